@@ -1,0 +1,142 @@
+"""What a finished training leaves in the run directory."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastft.files import folder_hashes, sha256_of, write_json, write_text
+from fastft.run import Run
+
+if TYPE_CHECKING:
+    from fastft.checking import CheckReport
+    from fastft.data.conversation import Conversation
+    from fastft.data.tokenizer import ChatTokenizer
+    from fastft.evaluation import Evaluation
+
+_PACKAGES = (
+    "fastft",
+    "unsloth",
+    "unsloth_zoo",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+)
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def write_heldout(run: Run, conversations: Sequence[Conversation]) -> None:
+    """The held-out conversations, a line each, so that exports can be verified from the run directory alone."""
+    lines = [json.dumps({"messages": c.as_dicts()}, ensure_ascii=False) for c in conversations if c.messages]
+    write_text(run.heldout_path, "".join(line + "\n" for line in lines))
+
+
+def save_trained(run: Run, checked: CheckReport, trainer: Any, before: Evaluation, after: Evaluation) -> None:
+    """Write the adapter (or the whole model), evaluation.json and, last of all, the manifest."""
+    target = run.adapter if checked.recipe.lora is not None else run.model_dir
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    trainer.model.save_pretrained(str(partial))
+    _name_base(partial, checked.recipe.model.model_name)
+    save_tokenizer(checked.tokenizer, partial)
+    partial.replace(target)
+    write_json(run.directory / "evaluation.json", {"before": before.as_dict(), "after": after.as_dict()})
+    run.write_manifest(_manifest(run, checked, trainer, target, before, after))
+
+
+def _name_base(adapter: Path, model_name: str) -> None:
+    """Say the recipe's name of the base, not the folder it lay in on this machine."""
+    path = adapter / "adapter_config.json"
+    if not path.is_file() or "/" not in model_name or Path(model_name).is_dir():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if Path(config["base_model_name_or_path"]).is_dir():
+        config["base_model_name_or_path"] = model_name
+        write_json(path, config)
+
+
+def save_tokenizer(tokenizer: ChatTokenizer, folder: Path) -> None:
+    """The tokenizer's own files, untouched, with the template that was trained and its end of turn as a stop token."""
+    for name in _TOKENIZER_FILES:
+        if (tokenizer.folder / name).is_file():
+            shutil.copyfile(tokenizer.folder / name, folder / name)
+    config_path = folder / "tokenizer_config.json"
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config.pop("chat_template", None)
+    write_json(config_path, config)
+    write_text(folder / "chat_template.jinja", tokenizer.chat_template)
+    _stop_at_end_of_turn(tokenizer, folder / "generation_config.json")
+
+
+def _stop_at_end_of_turn(tokenizer: ChatTokenizer, path: Path) -> None:
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stops = config.get("eos_token_id", tokenizer.eos_token_id)
+    stops = [stop for stop in (stops if isinstance(stops, list) else [stops]) if stop is not None]
+    if tokenizer.end_of_turn_id not in stops:
+        stops.insert(0, tokenizer.end_of_turn_id)
+    config["eos_token_id"] = stops if len(stops) > 1 else stops[0]
+    write_json(path, config)
+
+
+def _manifest(
+    run: Run, checked: CheckReport, trainer: Any, trained: Path, before: Evaluation, after: Evaluation
+) -> dict[str, Any]:
+    recipe, state = checked.recipe, trainer.state
+    return {
+        "fastft_manifest": 1,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {"model_name": recipe.model.model_name, "revision": recipe.model.revision},
+        "method": recipe.method,
+        "versions": {package: version(package) for package in _PACKAGES},
+        "device": checked.device.as_dict(),
+        "seeds": {
+            "training": checked.arguments["seed"],
+            "lora": recipe.lora.random_state if recipe.lora else None,
+        },
+        "arguments": dict(checked.arguments),
+        "data": checked.data.audit.as_dict(),
+        "template_sha256": checked.tokenizer.template_sha256,
+        "plan": checked.plan.as_dict(),
+        "training": {"steps": state.global_step, "epochs": state.epoch, "peak_memory": peak_memory()},
+        "evaluation": {"before": _summary(before), "after": _summary(after)},
+        "files": _hashes(run, trained),
+    }
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    whole = evaluation.as_dict()
+    return {key: whole[key] for key in ("loss", "perplexity", "supervised_tokens", "exact_share")}
+
+
+def _hashes(run: Run, trained: Path) -> dict[str, str]:
+    single = [run.recipe_path, run.audit_path, run.heldout_path, run.directory / "evaluation.json"]
+    hashes = {path.name: sha256_of(path) for path in single if path.is_file()}
+    return hashes | {f"{trained.name}/{name}": digest for name, digest in folder_hashes(trained).items()}
+
+
+def peak_memory() -> int:
+    """Bytes at the peak so far: allocated on the GPU if there is one, else resident in this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

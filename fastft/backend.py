@@ -1,0 +1,81 @@
+"""The only file that imports unsloth. Every workaround for a dependency lives here, with its end condition."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastft.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def import_unsloth() -> Any:
+    """Import unsloth, which must come before transformers, trl and peft. Returns FastLanguageModel.
+
+    Raises ModelError with the way out if the installed unsloth has no backend for this machine.
+    """
+    _quieten_libraries()
+    try:
+        from unsloth import FastLanguageModel
+    except (NotImplementedError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"unsloth can't be imported on this machine: {str(error).strip().splitlines()[0]}",
+            hint="Install with uv (plain pip picks an older unsloth, which refuses to run without a GPU): "
+            "pip install uv && uv sync",
+        ) from error
+    return FastLanguageModel
+
+
+def _quieten_libraries() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    # Unsloth writes its compiled trainers into the current folder unless told otherwise.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fastft" / "unsloth_compiled"
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache))
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def keep_adapter_in_fp32(model: Any) -> None:
+    """Trainable weights in float32, as Unsloth keeps them on a GPU.
+
+    TRL 1.15's SFTTrainer casts the LoRA weights of a 4-bit model to bfloat16, in which an AdamW step at the usual
+    learning rates is often lost to rounding, and which a resumed run doesn't restore (PEFT loads them in float32).
+    Goes when TRL stops casting (see the note on peft issue 2889 in its sft_trainer.py).
+    """
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def trainable_parameters(model: Any) -> Iterator[tuple[str, Any]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def pack_on_cpu(trainer: Any, max_length: int, strategy: str) -> None:
+    """Packing where Unsloth's CPU backend switches it off (unsloth_zoo/cpu/trainer.py).
+
+    Unsloth fears that SDPA attends across packed examples. transformers 5.17 builds the block mask from position ids
+    that restart when no attention mask and no cache is passed; tests/trainers/test_packing.py proves it on logits.
+    Goes when Unsloth's CPU backend packs.
+    """
+    from trl.data_utils import pack_dataset
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    trainer.train_dataset = pack_dataset(trainer.train_dataset, max_length, strategy)
+    trainer.data_collator = DataCollatorForLanguageModeling(
+        pad_token_id=trainer.processing_class.pad_token_id, padding_free=True
+    )
+    # Trainer drops the columns that forward() doesn't know; the collator needs seq_lengths.
+    trainer.args.remove_unused_columns = False
+
+
+def uses_cpu_backend() -> bool:
+    import unsloth
+
+    return getattr(unsloth, "DEVICE_TYPE", "cuda") == "cpu"

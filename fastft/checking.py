@@ -1,0 +1,119 @@
+"""Everything that can be known before training, without a GPU, torch or Unsloth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastft.device import Device, find_device, free_disk
+from fastft.errors import ExportError, Fault, RecipeError
+from fastft.model_files import resolve_model
+from fastft.plan import Plan, make_plan, read_shape
+from fastft.recipe.load import load_recipe
+from fastft.trainers.defaults import Default, choose_defaults
+
+if TYPE_CHECKING:
+    from fastft.data.prepare import PreparedData
+    from fastft.data.tokenizer import ChatTokenizer
+    from fastft.plan import Shape
+    from fastft.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """A recipe found sound: its data as token ids and labels, its arguments complete, its cost planned."""
+
+    recipe: Recipe
+    tokenizer: ChatTokenizer
+    data: PreparedData
+    defaults: tuple[Default, ...]
+    arguments: Mapping[str, Any]
+    plan: Plan
+    device: Device
+    warnings: tuple[str, ...]
+
+
+def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> CheckReport:
+    """Check the whole of a recipe: keys and values, data, labels, template, sizes, exports.
+
+    Raises RecipeError, DatasetError or ModelError with every fault of that stage.
+    """
+    from fastft.data.prepare import prepare_data
+    from fastft.data.tokenizer import ChatTokenizer
+
+    recipe = load_recipe(source, overrides)
+    folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+    tokenizer = ChatTokenizer.load(folder, recipe.data.chat_template)
+    max_length = int(recipe.training.get("max_length") or recipe.model.max_seq_length)
+    seed = int(recipe.training.get("seed", 3407))
+    data = prepare_data(recipe.data, tokenizer, max_length=max_length, seed=seed)
+    device = find_device()
+    defaults, arguments, plan = _plan(recipe, read_shape(folder), data, max_length, device)
+    _refuse_impossible_exports(recipe, folder)
+    warnings = (*data.audit.warnings, *_room_warnings(plan, device, Path(recipe.output_dir), recipe))
+    return CheckReport(recipe, tokenizer, data, defaults, arguments, plan, device, warnings)
+
+
+def _plan(
+    recipe: Recipe, shape: Shape | None, data: PreparedData, max_length: int, device: Device
+) -> tuple[tuple[Default, ...], dict[str, Any], Plan]:
+    from fastft.data.packing import pack
+
+    packing = bool(recipe.training.get("packing"))
+    sequences = pack(data.train, max_length).sequences if packing else len(data.train)
+    defaults = choose_defaults(
+        recipe.training,
+        parameters=shape.parameters if shape else 7_000_000_000,
+        examples=sequences,
+        max_length=max_length,
+        lora=recipe.lora is not None,
+        on_cpu=device.is_cpu,
+    )
+    arguments = {default.key: default.value for default in defaults} | dict(recipe.training)
+    lengths = [len(example.input_ids) for example in data.train]
+    plan = make_plan(
+        shape,
+        recipe.model,
+        recipe.lora,
+        arguments,
+        sequences=sequences,
+        tokens=sum(lengths),
+        longest=max_length if packing else max(lengths),
+        on_cpu=device.is_cpu,
+    )
+    return defaults, arguments, plan
+
+
+def _refuse_impossible_exports(recipe: Recipe, folder: Path) -> None:
+    if not recipe.export.formats:
+        return
+    import json
+
+    from fastft.exporters import check_export
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        faults: Sequence[Fault] = check_export(config, folder, recipe.export)
+    except ExportError as error:
+        faults = [Fault("export", error.message, "", error.hint)]
+    if faults:
+        raise RecipeError(f"{recipe.source or 'recipe'}: the exports asked for can't be made", faults=faults)
+
+
+def _room_warnings(plan: Plan, device: Device, output_dir: Path, recipe: Recipe) -> list[str]:
+    warnings = []
+    if plan.memory > device.memory:
+        warnings.append(
+            f"about {plan.memory / 1e9:.1f} GB of memory will be needed and {device.name} has "
+            f"{device.memory / 1e9:.1f} GB: lower training.per_device_train_batch_size or training.max_length"
+        )
+    copies = len(recipe.export.formats) and 1 + len(recipe.export.quantization_method)
+    needed = 2 * plan.parameters * (copies + 1) + 24 * plan.trainable
+    if (free := free_disk(output_dir)) < needed:
+        warnings.append(
+            f"about {needed / 1e9:.1f} GB of disk will be needed for checkpoints and exports and "
+            f"{free / 1e9:.1f} GB are free at {output_dir}"
+        )
+    return warnings

@@ -1,0 +1,197 @@
+"""The commands. Each calls one public function and prints what it reports."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastft import __version__
+from fastft.errors import FastftError
+
+_RUN = click.argument("run", type=click.Path(path_type=Path))
+
+
+class _Command(click.Command):
+    """Keeps the line breaks of the examples in the docstrings."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        formatter.write("\n")
+        for line in (self.help or "").splitlines():
+            formatter.write(f"  {line}\n" if line else "\n")
+
+
+class _Group(click.Group):
+    """Turns the errors that are meant for people into one message and an exit code."""
+
+    command_class = _Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FastftError as error:
+            if ctx.params.get("traceback"):
+                traceback.print_exc()
+            _complain(error)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted", err=True)
+            sys.exit(130)
+
+
+def _complain(error: FastftError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), error.message))
+    for fault in error.faults:
+        console.print(Text(f"  {fault}"))
+    if error.hint:
+        console.print(Text(error.hint, style="dim"))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fastft")
+@click.option("--traceback", is_flag=True, help="Show where an error came from.")
+def main(traceback: bool) -> None:
+    """Fine-tune a language model on one GPU.
+
+    \b
+      fastft check  recipes/quickstart.yaml     everything that can be known beforehand, in seconds
+      fastft train  recipes/quickstart.yaml     train, export, verify
+      fastft chat   runs/quickstart             talk to it
+      fastft export runs/quickstart --quantization q4_k_m
+      fastft verify runs/quickstart             is every export still what was trained?
+    """
+
+
+@main.command(short_help="Train what a recipe says; export and verify it.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Run directory; the recipe's is the default.")
+@click.option("--resume", is_flag=True, help="Go on with the newest unfinished run (or with the run named).")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan, train nothing.")
+def train(recipe: Path, overrides: tuple[str, ...], output_dir: Path | None, resume: bool, dry_run: bool) -> None:
+    """Train what RECIPE says, export it and verify the exports.
+
+    OVERRIDES are section.key=value, checked like the file.
+
+    Examples:
+      fastft train recipes/quickstart.yaml
+      fastft train recipes/quickstart.yaml training.learning_rate=1e-4 model.load_in_4bit=false
+      fastft train recipes/qlora_chat.yaml --output-dir runs/first --dry-run
+      fastft train runs/first --resume
+    """
+    if dry_run:
+        _print_check(recipe, overrides)
+        return
+    from fastft.training import train as train_recipe
+
+    train_recipe(recipe, overrides, output_dir=output_dir, resume=resume)
+
+
+@main.command(short_help="Check recipe, data, labels, template and sizes; no GPU needed.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
+@click.option(
+    "--preview",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Show N examples, trained tokens coloured.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the audit and the plan as JSON.")
+def check(recipe: Path, overrides: tuple[str, ...], preview: int, as_json: bool) -> None:
+    """Check all of RECIPE that can be checked without a GPU: keys, values, data, labels, template, sizes, exports.
+
+    Writes nothing. Exit code 2 if anything is wrong.
+
+    Examples:
+      fastft check recipes/quickstart.yaml
+      fastft check recipes/quickstart.yaml data.path=my_chats.jsonl --preview 2
+    """
+    _print_check(recipe, overrides, preview=preview, as_json=as_json)
+
+
+def _print_check(recipe: Path, overrides: tuple[str, ...], *, preview: int = 0, as_json: bool = False) -> None:
+    import json
+
+    from rich.console import Console
+
+    from fastft import report
+    from fastft.checking import check as check_recipe
+
+    checked = check_recipe(recipe, overrides)
+    if as_json:
+        click.echo(json.dumps({"data": checked.data.audit.as_dict(), "plan": checked.plan.as_dict()}, indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(report.check_report(checked))
+    console.print(checked.data.audit.table())
+    for example in checked.data.train[:preview]:
+        from fastft.data.preview import preview as show
+
+        console.print(show(example, checked.tokenizer), "")
+    console.print("[green]ok[/] nothing was written")
+
+
+@main.command(short_help="Export a run: merged weights, GGUF.")
+@_RUN
+@click.option("--format", "formats", multiple=True, metavar="NAME", help="merged_16bit or gguf; may be repeated.")
+@click.option("--quantization", multiple=True, metavar="TYPE", help="f16, bf16, q8_0, q4_k_m …; may be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace exports that exist.")
+@click.option("--no-verify", is_flag=True, help="Leave out the comparison with the trained model.")
+def export(
+    run: Path, formats: tuple[str, ...], quantization: tuple[str, ...], overwrite: bool, no_verify: bool
+) -> None:
+    """Export the run directory RUN and verify each export. Without options: what its recipe says.
+
+    Examples:
+      fastft export runs/quickstart
+      fastft export runs/quickstart --format gguf --quantization q4_k_m --quantization f16
+    """
+    from rich.console import Console
+
+    from fastft.exporters import export as export_it
+
+    chosen = formats or (("gguf",) if quantization else ())
+    export_it(run, chosen, quantization, overwrite=overwrite, verify=not no_verify, console=Console())
+
+
+@main.command(short_help="Compare every export of a run with the trained model.")
+@_RUN
+def verify(run: Path) -> None:
+    """Compare every export of the run directory RUN with the trained model again. Exit code 1 if one differs.
+
+    Example:
+      fastft verify runs/quickstart
+    """
+    from rich.console import Console
+
+    from fastft.verification import verify as verify_it
+
+    verify_it(run, console=Console())
+
+
+@main.command(short_help="Talk to a run, an adapter, a merged model or a GGUF.")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--system", help="System message.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
+def chat(target: Path, system: str | None, max_new_tokens: int, temperature: float) -> None:
+    """Talk to TARGET: a run directory, an adapter, a merged model folder or a GGUF file.
+
+    In the chat: /reset, /system TEXT, /exit; Ctrl-C stops an answer. Lines piped in are answered one by one.
+
+    Examples:
+      fastft chat runs/quickstart
+      fastft chat runs/quickstart/exports/gguf-q8_0
+      echo "Hello" | fastft chat runs/quickstart
+    """
+    from fastft.chat import chat as chat_with
+
+    chat_with(target, system=system, max_new_tokens=max_new_tokens, temperature=temperature)

@@ -1,0 +1,1 @@
+"""Rows become conversations, conversations become token ids with labels. Nothing here imports torch."""

@@ -1,0 +1,154 @@
+"""How good the model is: loss on supervised tokens, exact answers to held-out prompts, answers to fixed prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastft.data.conversation import Conversation, Example
+
+if TYPE_CHECKING:
+    from fastft.data.tokenizer import ChatTokenizer
+    from fastft.recipe.schema import EvaluationSection
+
+_TOKENS_A_BATCH = 8192
+_PROMPTS_A_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One greedy answer; `expected` is the held-out row's own answer, None for a fixed prompt."""
+
+    prompt: str
+    answer: str
+    expected: str | None = None
+
+    @property
+    def exact(self) -> bool:
+        return self.answer.strip() == (self.expected or "").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`loss` is the mean negative log-likelihood a supervised token, in nats, over all held-out tokens."""
+
+    loss: float | None
+    perplexity: float | None
+    supervised_tokens: int
+    answers: tuple[Answer, ...]
+    prompts: tuple[Answer, ...]
+
+    @property
+    def exact_share(self) -> float | None:
+        return sum(a.exact for a in self.answers) / len(self.answers) if self.answers else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "loss": self.loss,
+            "perplexity": self.perplexity,
+            "supervised_tokens": self.supervised_tokens,
+            "exact_share": self.exact_share,
+            "answers": [asdict(a) | {"exact": a.exact} for a in self.answers],
+            "prompts": [asdict(a) for a in self.prompts],
+        }
+
+
+def evaluate_model(
+    model: Any,
+    tokenizer: ChatTokenizer,
+    examples: Sequence[Example],
+    conversations: Sequence[Conversation],
+    section: EvaluationSection,
+) -> Evaluation:
+    """Evaluate a loaded model (Unsloth's or transformers') in its current state; its weights are left alone."""
+    loss, tokens = supervised_loss(model, examples)
+    asked = [c for c in conversations if c.messages and c.messages[-1].role == "assistant"][: section.samples]
+    held_out = [c.as_dicts()[:-1] for c in asked]
+    fixed = [[{"role": "user", "content": prompt}] for prompt in section.prompts]
+    texts = answer(model, tokenizer, [*held_out, *fixed], section.max_new_tokens)
+    answers = [
+        Answer(str(c.messages[-2].content) if len(c.messages) > 1 else "", text, c.messages[-1].content)
+        for c, text in zip(asked, texts, strict=False)
+    ]
+    prompts = [Answer(p, t) for p, t in zip(section.prompts, texts[len(asked) :], strict=True)]
+    perplexity = math.exp(min(loss, 700.0)) if loss is not None else None
+    return Evaluation(loss, perplexity, tokens, tuple(answers), tuple(prompts))
+
+
+def supervised_loss(model: Any, examples: Sequence[Example]) -> tuple[float | None, int]:
+    """(mean nats a supervised token, number of supervised tokens); (None, 0) without examples.
+
+    Token-weighted over the whole set, unlike Trainer.evaluate, which averages the means of batches.
+    """
+    import torch
+
+    total, count = 0.0, 0
+    model.eval()
+    for batch in _by_length(examples, _TOKENS_A_BATCH):
+        ids, mask, labels = (torch.tensor(rows).to(model.device) for rows in _padded(batch))
+        with torch.no_grad():
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+        targets = labels[:, 1:]
+        wanted = targets != -100
+        chosen = logits[wanted].float().log_softmax(-1).gather(-1, targets[wanted].unsqueeze(-1))
+        total -= float(chosen.double().sum())
+        count += int(wanted.sum())
+    return (total / count, count) if count else (None, 0)
+
+
+def answer(
+    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[list[dict[str, Any]]], max_new_tokens: int
+) -> list[str]:
+    """Greedy answers, in the order of `prompts`; generation ends at the template's end of turn."""
+    import torch
+
+    ids = [tokenizer.prompt_ids(messages) for messages in prompts]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    texts = [""] * len(ids)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.end_of_turn_id
+    model.eval()
+    for start in range(0, len(order), _PROMPTS_A_BATCH):
+        chosen = order[start : start + _PROMPTS_A_BATCH]
+        width = max(len(ids[i]) for i in chosen)
+        rows = torch.tensor([[pad] * (width - len(ids[i])) + ids[i] for i in chosen]).to(model.device)
+        mask = torch.tensor([[0] * (width - len(ids[i])) + [1] * len(ids[i]) for i in chosen]).to(model.device)
+        with torch.no_grad():
+            out = model.generate(
+                input_ids=rows,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None}),
+                pad_token_id=pad,
+            )
+        for i, row in zip(chosen, out[:, width:].tolist(), strict=True):
+            texts[i] = tokenizer.decode(row, skip_special_tokens=True)
+    return texts
+
+
+def _by_length(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
+    """Batches of similar lengths, each of at most `tokens` tokens once padded (a longer example goes alone)."""
+    batch: list[Example] = []
+    for example in sorted(examples, key=lambda e: len(e.input_ids)):
+        if batch and (len(batch) + 1) * len(example.input_ids) > tokens:
+            yield batch
+            batch = []
+        batch.append(example)
+    if batch:
+        yield batch
+
+
+def _padded(batch: Sequence[Example]) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    width = max(len(example.input_ids) for example in batch)
+    ids, mask, labels = [], [], []
+    for example in batch:
+        room = width - len(example.input_ids)
+        ids.append([*example.input_ids, *[0] * room])
+        mask.append([1] * len(example.input_ids) + [0] * room)
+        labels.append([*example.labels, *[-100] * room])
+    return ids, mask, labels

@@ -1,0 +1,124 @@
+"""The base model an adapter is merged into: always in 16 bits, though training may have read it in 4."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import runpy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastft.errors import ExportError, ModelError
+from fastft.exporters.weights import SafetensorsFolder, TensorSpec
+from fastft.model_files import resolve_model
+
+if TYPE_CHECKING:
+    import torch
+
+_QUANT_STATE = ".quant_state.bitsandbytes__"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """Where the base lies, and in a word how it got 16 bits: for export.json."""
+
+    folder: Path
+    name: str
+    note: str
+
+
+class Weights(Protocol):
+    """Tensors of a base model by name, in floating point."""
+
+    @property
+    def specs(self) -> dict[str, TensorSpec]: ...
+
+    def read(self, name: str) -> torch.Tensor: ...
+
+
+def resolve_base(model_name: str, revision: str | None = None) -> BaseModel:
+    """The 16-bit weights of `model_name`. A bitsandbytes 4-bit repository is replaced by the one it was made from.
+
+    Where that can't be had, its 4-bit weights are dequantised, and the note says so. Raises ModelError if there is
+    neither, ExportError if the model is quantised in another way.
+    """
+    folder = resolve_model(model_name, revision, weights=False)
+    quantization = _quantization(folder)
+    if quantization is None:
+        return BaseModel(resolve_model(model_name, revision, weights=True), model_name, "16-bit weights")
+    if quantization != "bitsandbytes 4-bit":
+        raise ExportError(
+            f"The base model {model_name} is quantised ({quantization}); an adapter can't be merged into it",
+            hint="Give the name of the 16-bit model it was made from.",
+        )
+    original = sixteen_bit_name(model_name)
+    if original is not None:
+        try:
+            return BaseModel(resolve_model(original, weights=True), original, f"16-bit original of {model_name}")
+        except ModelError as error:
+            reason = f"its 16-bit original {original} can't be had: {error.message}"
+    else:
+        reason = "no 16-bit original of it is known"
+    folder = resolve_model(model_name, revision, weights=True)
+    return BaseModel(folder, model_name, f"dequantised from 4 bits, because {reason}")
+
+
+def sixteen_bit_name(model_name: str) -> str | None:
+    """The 16-bit repository behind one of Unsloth's 4-bit ones, from Unsloth's own table; unsloth is not imported."""
+    table = _unsloth_table()
+    found = table.get(model_name) or table.get(model_name.lower())
+    return found if found and found.lower() != model_name.lower() else None
+
+
+@functools.cache
+def _unsloth_table() -> dict[str, str]:
+    package = importlib.util.find_spec("unsloth")
+    if package is None or not package.submodule_search_locations:
+        return {}
+    mapper = Path(package.submodule_search_locations[0]) / "models" / "mapper.py"
+    return runpy.run_path(str(mapper))["INT_TO_FLOAT_MAPPER"]
+
+
+def _quantization(folder: Path) -> str | None:
+    """What config.json says of quantisation: None, "bitsandbytes 4-bit" or the method's name."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    if not config:
+        return None
+    method = config.get("quant_method", "unknown method")
+    return "bitsandbytes 4-bit" if method == "bitsandbytes" and config.get("load_in_4bit") else str(method)
+
+
+def open_weights(folder: Path) -> Weights:
+    """The weights in `folder`; those stored in bitsandbytes' 4 bits are dequantised as they are read."""
+    stored = SafetensorsFolder.model(folder)
+    quantized = [name for name in stored.specs if _QUANT_STATE in name]
+    return FourBitWeights(stored) if quantized else stored
+
+
+class FourBitWeights:
+    """A bitsandbytes 4-bit checkpoint read as floating point: each packed weight with its state next to it."""
+
+    def __init__(self, stored: SafetensorsFolder) -> None:
+        self._stored = stored
+        self._state_keys = {name.partition(_QUANT_STATE)[0]: name for name in stored.specs if _QUANT_STATE in name}
+        aside = tuple(f"{name}." for name in self._state_keys)
+        self.specs = {name: self._spec(name) for name in stored.specs if not name.startswith(aside)}
+
+    def read(self, name: str) -> torch.Tensor:
+        if name not in self._state_keys:
+            return self._stored.read(name)
+        import torch
+        from bitsandbytes.functional import QuantState, dequantize_4bit
+
+        parts = {key: self._stored.read(key) for key in self._stored.specs if key.startswith(f"{name}.")}
+        state = QuantState.from_dict(parts, device=torch.device("cpu"))
+        return dequantize_4bit(self._stored.read(name), state)
+
+    def _spec(self, name: str) -> TensorSpec:
+        if name not in self._state_keys:
+            return self._stored.specs[name]
+        state: dict[str, Any] = json.loads(bytes(self._stored.read(self._state_keys[name]).tolist()))
+        dtype = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}[state["dtype"]]
+        return TensorSpec(tuple(state["shape"]), dtype)

@@ -1,0 +1,198 @@
+"""The merged model: base + LoRA in 16 bits, a folder that transformers, vLLM and llama.cpp's converter load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastft.errors import ExportError
+from fastft.exporters.base_model import Weights, open_weights
+from fastft.exporters.lora import Adapter, Change
+from fastft.exporters.weights import FLOATS, TensorSpec, torch_dtype, write_sharded
+
+if TYPE_CHECKING:
+    import torch
+
+    from fastft.exporters.workbench import Target, Workbench
+
+_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
+    "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
+)  # fmt: skip
+OnTensor = Callable[[int, int], None]
+
+
+def export(bench: Workbench, target: Target, out: Path) -> dict[str, Any]:  # noqa: ARG001
+    """Merge into `out`, or copy a fully fine-tuned model there; returns how it was made, for export.json."""
+    return bench.merge_into(out)
+
+
+def merge_adapter(base: Path, adapter: Path, out: Path, dtype: str, *, on_tensor: OnTensor | None = None) -> None:
+    """Write the model `base` with the PEFT adapter merged into the folder `out`, in `dtype` (bfloat16 or float16).
+
+    Each weight is base + scaling·B·A, computed in fp32 and cast once. Tokenizer and template are the adapter's, they
+    are what was trained with. Holds one tensor at a time. Raises ExportError if a tensor of the adapter has no place
+    in the base, or a value doesn't fit `dtype`.
+    """
+    _Merge(base, Adapter(adapter), dtype, on_tensor).write(out, tokenizer=adapter)
+
+
+def copy_model(model: Path, out: Path, dtype: str, *, on_tensor: OnTensor | None = None) -> None:
+    """Write a whole model (of a full fine-tune) into the folder `out` in `dtype`."""
+    _Merge(model, None, dtype, on_tensor).write(out, tokenizer=model)
+
+
+class _Merge:
+    def __init__(self, base: Path, adapter: Adapter | None, dtype: str, on_tensor: OnTensor | None) -> None:
+        self.base = base
+        self.adapter = adapter
+        self.dtype = dtype
+        self.on_tensor = on_tensor or (lambda *_: None)
+        self.done = 0
+        self.weights: Weights = open_weights(base)
+        self.config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        self.changes: dict[str, Change] = dict(adapter.changes) if adapter else {}
+        self.source = {name: name for name in self.weights.specs}  # tensor to write: tensor of the base it starts as
+        self._settle_tied_embeddings()
+        self._refuse_homeless()
+
+    def write(self, out: Path, *, tokenizer: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        specs = {name: self._spec(name) for name in self.source}
+        write_sharded(out, specs, lambda name: self._tensor(name, specs))
+        copy_tokenizer(tokenizer, self.base, out)
+        _write_json(out / "config.json", self._final_config(specs))
+        _write_generation_config(self.base, out)
+
+    def _spec(self, name: str) -> TensorSpec:
+        stored = self.weights.specs[self.source[name]]
+        if stored.dtype not in FLOATS:
+            return stored
+        change = self.changes.get(name)
+        shape = self.adapter.shape_of(change, stored.shape) if self.adapter and change else stored.shape
+        return TensorSpec(shape, _DTYPES[self.dtype])
+
+    def _tensor(self, name: str, specs: dict[str, TensorSpec]) -> torch.Tensor:
+        change = self.changes.get(name)
+        if self.adapter and change:
+            value = self.adapter.apply(change, lambda: self.weights.read(self.source[name]))
+        else:
+            value = self.weights.read(self.source[name])
+        self.done += 1
+        self.on_tensor(self.done, len(specs))
+        return _cast(name, value, torch_dtype(specs[name].dtype))
+
+    def _settle_tied_embeddings(self) -> None:
+        """Where output and input embeddings share a tensor, give the output its own if the adapter parts them.
+
+        PEFT trains each side as a copy of its own, the other keeps the base's values: so must the merged model.
+        """
+        embedding = next((name for name in self.source if name.endswith("embed_tokens.weight")), None)
+        head = self.changes.get("lm_head.weight")
+        if "lm_head.weight" in self.source or embedding is None or not self._tied():
+            return
+        body = self.changes.get(embedding)
+        if head is None and body is None:
+            return
+        if self.adapter and head and body and self.adapter.same_replacement(head, body):
+            del self.changes["lm_head.weight"]
+            return
+        if self.adapter and self.adapter.config.get("ensure_weight_tying"):
+            raise ExportError("An adapter with ensure_weight_tying on tied embeddings can't be merged here")
+        self.source["lm_head.weight"] = embedding
+        self._set_tied(False)
+
+    def _tied(self) -> bool:
+        return bool(
+            self.config.get("tie_word_embeddings", self.config.get("text_config", {}).get("tie_word_embeddings"))
+        )
+
+    def _set_tied(self, tied: bool) -> None:
+        self.config["tie_word_embeddings"] = tied
+        if "text_config" in self.config:
+            self.config["text_config"]["tie_word_embeddings"] = tied
+
+    def _refuse_homeless(self) -> None:
+        homeless = [key for name, change in self.changes.items() if name not in self.source for key in change.keys]
+        if homeless:
+            raise ExportError(
+                f"{len(homeless)} tensors of the adapter have no place in the base model {self.base}, "
+                f"the first is {homeless[0]}: the merge would leave them out",
+                hint="The adapter was trained on another model, or on layers its checkpoint names differently.",
+            )
+
+    def _final_config(self, specs: dict[str, TensorSpec]) -> dict[str, Any]:
+        config = {key: value for key, value in self.config.items() if key not in _DROPPED_FROM_CONFIG}
+        config["dtype"] = self.dtype
+        if isinstance(config.get("text_config"), dict):
+            config["text_config"] = {**config["text_config"], "dtype": self.dtype}
+        embedding = next((spec for name, spec in specs.items() if name.endswith("embed_tokens.weight")), None)
+        if embedding is not None:
+            owner = config["text_config"] if "vocab_size" in config.get("text_config", {}) else config
+            owner["vocab_size"] = embedding.shape[0]
+        return config
+
+
+_DROPPED_FROM_CONFIG = ("quantization_config", "torch_dtype", "_name_or_path")
+
+
+def _cast(name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    import torch
+
+    if not value.dtype.is_floating_point:
+        return value
+    cast = value.to(dtype)
+    if bool(torch.isfinite(cast).all()):
+        return cast
+    if bool(torch.isfinite(value).all()):
+        raise ExportError(
+            f"{name} holds {value.abs().max().item():.6g}, too large for {str(dtype).removeprefix('torch.')}",
+            hint="Export with dtype bfloat16.",
+        )
+    raise ExportError(f"{name} holds infinite or NaN values: the training diverged")
+
+
+def copy_tokenizer(tokenizer: Path, base: Path, out: Path) -> None:
+    """Tokenizer and chat template of the folder `tokenizer` into `out`; of a bare adapter, the base's.
+
+    A template in chat_template.jinja is the only one written: transformers and llama.cpp's converter disagree on
+    which of two wins.
+    """
+    folder = tokenizer if (tokenizer / "tokenizer.json").is_file() else base
+    for name in _TOKENIZER_FILES:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+    # save_pretrained leaves out the SentencePiece model, which the converter needs
+    if not (out / "tokenizer.model").is_file() and (base / "tokenizer.model").is_file():
+        shutil.copyfile(base / "tokenizer.model", out / "tokenizer.model")
+    config = out / "tokenizer_config.json"
+    if (out / "chat_template.jinja").is_file() and config.is_file():
+        values = json.loads(config.read_text(encoding="utf-8"))
+        if values.pop("chat_template", None) is not None:
+            _write_json(config, values)
+
+
+def _write_generation_config(base: Path, out: Path) -> None:
+    """The base's generation config, with the template's end-of-turn token among the tokens that end generation.
+
+    A base model that was taught to chat has only its end-of-text token there, and would never stop.
+    """
+    from fastft.data.tokenizer import ChatTokenizer
+
+    path = base / "generation_config.json"
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    tokenizer = ChatTokenizer.load(out)
+    known = values.get("eos_token_id", tokenizer.eos_token_id)
+    ids = known if isinstance(known, list) else [] if known is None else [known]
+    if tokenizer.end_of_turn_id not in ids:
+        ids = [tokenizer.end_of_turn_id, *ids]
+    values["eos_token_id"] = ids if len(ids) > 1 else ids[0]
+    _write_json(out / "generation_config.json", values)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

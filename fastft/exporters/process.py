@@ -1,0 +1,70 @@
+"""Runs the export worker as a process of its own and turns its JSON lines into progress, results and errors.
+
+A process of its own gives its memory back, survives a trainer's patched libraries, and can be killed whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastft import errors
+from fastft.errors import ExportError, FastftError
+
+
+def staging_folder(exports: Path, pid: int) -> Path:
+    """Where the worker `pid` builds what it will rename into place."""
+    return exports / f".partial-{pid}"
+
+
+def run_worker(job: dict[str, Any], log: Path, on_progress: Callable[[str, int, int], None] | None) -> list[Path]:
+    """Run `job` to its end and return the export folders; library output goes to `log`. Raises what it reports."""
+    exports = Path(job["exports"])
+    exports.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "fastft.exporters.worker", str(log)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        try:
+            worker.stdin.write(json.dumps(job))
+            worker.stdin.close()
+            outcome = _follow(worker.stdout, on_progress)
+            status = worker.wait()
+        finally:
+            worker.kill()
+            worker.wait()
+            shutil.rmtree(staging_folder(exports, worker.pid), ignore_errors=True)
+    if outcome is None:
+        raise ExportError(
+            f"The export process ended unexpectedly ({_status(status)})", hint=f"Its output is at the end of {log}"
+        )
+    if outcome["event"] == "error":
+        raise _error(outcome)
+    return [Path(path) for path in outcome["paths"]]
+
+
+def _follow(lines: Any, on_progress: Callable[[str, int, int], None] | None) -> dict[str, Any] | None:
+    outcome = None
+    for line in lines:
+        event = json.loads(line)
+        if event["event"] != "progress":
+            outcome = event
+        elif on_progress:
+            on_progress(event["stage"], event["done"], event["total"])
+    return outcome
+
+
+def _error(event: dict[str, Any]) -> FastftError:
+    kind: type[FastftError] = getattr(errors, event["kind"])
+    return kind(event["message"], hint=event["hint"])
+
+
+def _status(status: int) -> str:
+    if status == -9:
+        return "killed, which is what a system short of memory does"
+    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"

@@ -1,0 +1,173 @@
+"""Model weights on disk, one tensor at a time: read from safetensors, written as sharded safetensors.
+
+Nothing is memory-mapped: a mapped page counts as resident, so a 16 GB model would look like 16 GB of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastft.errors import ExportError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_SHARD_BYTES = 4 * 1000**3
+_ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+    "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """torch's type for safetensors' name of it."""
+    import torch
+
+    return {
+        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+        "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    }[name]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Shape and type (safetensors' name) of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * _ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    file: Path
+    start: int
+
+
+class SafetensorsFolder:
+    """The tensors of a folder's *.safetensors, whether one file or several with an index. Reads on demand."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.specs: dict[str, TensorSpec] = {}
+        self._places: dict[str, _Place] = {}
+        for file in files:
+            self._add(file)
+
+    @classmethod
+    def model(cls, folder: Path) -> SafetensorsFolder:
+        """A model's weights. Raises ExportError if there are none, or a file of the index is missing."""
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            files = [folder / name for name in names]
+        else:
+            files = sorted(folder.glob("model*.safetensors"))
+        missing = [file.name for file in files if not file.is_file()]
+        if missing or not files:
+            raise ExportError(f"{folder} lacks model weights: {', '.join(missing) or 'no model*.safetensors'}")
+        return cls(files)
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor `name`, in memory of its own. Raises ExportError if its file is cut short."""
+        import torch
+
+        spec, place = self.specs[name], self._places[name]
+        buffer = bytearray(spec.nbytes)
+        with place.file.open("rb") as file:
+            file.seek(place.start)
+            if file.readinto(buffer) != spec.nbytes:
+                raise ExportError(f"{place.file} ends inside the tensor {name}: the file is cut short")
+        if not buffer:
+            return torch.empty(spec.shape, dtype=torch_dtype(spec.dtype))
+        return torch.frombuffer(buffer, dtype=torch_dtype(spec.dtype)).reshape(spec.shape)
+
+    def _add(self, file: Path) -> None:
+        header, start = read_header(file)
+        for name, entry in header.items():
+            if name in self.specs:
+                raise ExportError(f"The tensor {name} is in two files: {self._places[name].file.name} and {file.name}")
+            spec = TensorSpec(tuple(entry["shape"]), entry["dtype"])
+            if entry["data_offsets"][1] - entry["data_offsets"][0] != spec.nbytes:
+                raise ExportError(f"{file}: the size of {name} does not fit its shape {spec.shape}")
+            self.specs[name] = spec
+            self._places[name] = _Place(file, start + entry["data_offsets"][0])
+
+
+def read_header(file: Path) -> tuple[dict[str, Any], int]:
+    """The tensor table of a safetensors file and where its data begins. Raises ExportError if it is none."""
+    with file.open("rb") as opened:
+        try:
+            length = struct.unpack("<Q", opened.read(8))[0]
+            header = json.loads(opened.read(length))
+        except (struct.error, ValueError, OverflowError, MemoryError) as error:
+            raise ExportError(f"{file} is no whole safetensors file: {error}") from error
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def write_sharded(
+    folder: Path, specs: Mapping[str, TensorSpec], tensor: Callable[[str], torch.Tensor],
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:  # fmt: skip
+    """Write model.safetensors, or shards with an index, taking each tensor from `tensor(name)` in its turn.
+
+    Names, shapes and types are known beforehand, so the header goes first and no more than one tensor is held.
+    """
+    shards = list(_shards(specs, max_shard_bytes))
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        _write_file(folder / file, {name: specs[name] for name in names}, tensor)
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = {"total_size": sum(spec.nbytes for spec in specs.values())}
+        index = {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _shards(specs: Mapping[str, TensorSpec], max_bytes: int) -> Iterator[list[str]]:
+    shard: list[str] = []
+    filled = 0
+    for name, spec in specs.items():
+        if shard and filled + spec.nbytes > max_bytes:
+            yield shard
+            shard, filled = [], 0
+        shard.append(name)
+        filled += spec.nbytes
+    yield shard
+
+
+def _write_file(path: Path, specs: Mapping[str, TensorSpec], tensor: Callable[[str], torch.Tensor]) -> None:
+    import torch
+
+    # widest type first, as the safetensors library does: every tensor then starts at a multiple of its item size
+    names = sorted(specs, key=lambda name: (-_ITEM_BYTES[specs[name].dtype], name))
+    with path.open("wb") as file:
+        file.write(_header({name: specs[name] for name in names}))
+        for name in names:
+            value = tensor(name).contiguous()
+            assert tuple(value.shape) == specs[name].shape, name
+            assert value.dtype == torch_dtype(specs[name].dtype), name
+            file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _header(specs: Mapping[str, TensorSpec]) -> bytes:
+    table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, spec in specs.items():
+        start, end = end, end + spec.nbytes
+        table[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [start, end]}
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

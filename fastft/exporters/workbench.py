@@ -1,0 +1,131 @@
+"""What all exports of one call are made from, each thing made at most once: the merged model and its 16-bit GGUF."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastft.errors import ExportError
+from fastft.exporters.base_model import BaseModel, open_weights, resolve_base
+from fastft.exporters.tensor_types import SCHEMES
+from fastft.files import folder_hashes
+
+Report = Callable[[str, int, int], None]  # stage, done, total
+
+
+class Target(NamedTuple):
+    """One export: a format of the table EXPORTERS, and for GGUF its type."""
+
+    format: str
+    quantization: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder's name under exports/."""
+        return f"{self.format}-{self.quantization}" if self.quantization else self.format
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is exported: a LoRA adapter on its base model, or the folder of a fully fine-tuned model."""
+
+    folder: Path
+    is_adapter: bool
+    model_name: str
+    revision: str | None
+    label: str  # goes into GGUF metadata as the model's name
+
+    def base(self) -> BaseModel:
+        if not self.is_adapter:
+            return BaseModel(self.folder, self.model_name, "fully fine-tuned weights")
+        return resolve_base(self.model_name, self.revision)
+
+    def fingerprint(self) -> str:
+        """Of the trained files' content: two exports of one fingerprint and dtype hold the same weights."""
+        return hashlib.sha256(json.dumps(folder_hashes(self.folder)).encode()).hexdigest()
+
+
+class Workbench:
+    """Made in the export process, for one source and one dtype. `staging` is on the exports' own file system."""
+
+    def __init__(self, source: Source, dtype: str, staging: Path, report: Report) -> None:
+        self.source = source
+        self.dtype = dtype
+        self.staging = staging
+        self._report = report
+        self._merged: Path | None = None
+
+    @functools.cached_property
+    def base(self) -> BaseModel:
+        return self.source.base()
+
+    @property
+    def merged(self) -> Path:
+        """The merged model's folder: the export where there is one, otherwise made here and dropped at the end."""
+        if self._merged is None:
+            folder = self.staging / "merged_16bit"
+            self.merge_into(folder)
+            self._merged = folder
+        return self._merged
+
+    @merged.setter
+    def merged(self, folder: Path) -> None:
+        self._merged = folder
+
+    @functools.cached_property
+    def converted(self) -> tuple[Path, str]:
+        """The merged model as one GGUF file in the type of its weights, and that type's name."""
+        from fastft.exporters.gguf import convert
+
+        merged, path = self.merged, self.staging / "converted.gguf"
+        self._report("convert to GGUF", 0, 1)
+        kind = convert(merged, path, name=self.source.label)
+        self._report("convert to GGUF", 1, 1)
+        return path, kind
+
+    def merge_into(self, folder: Path) -> dict[str, Any]:
+        """Write the merged model into `folder`; returns how it was made."""
+        from fastft.exporters.merged import copy_model, merge_adapter
+
+        if self.source.is_adapter:
+            merge_adapter(self.base.folder, self.source.folder, folder, self.dtype, on_tensor=self.progress("merge"))
+        else:
+            copy_model(self.source.folder, folder, self.dtype, on_tensor=self.progress("copy weights"))
+        return {"dtype": self.dtype, "base": self.base.name, "base_weights": self.base.note}
+
+    def progress(self, stage: str) -> Callable[[int, int], None]:
+        return functools.partial(self._report, stage)
+
+    def bytes_needed(self, targets: list[Target]) -> int:
+        """Disk space `targets` take at their peak, from the base's parameter count."""
+        from math import prod
+
+        parameters = sum(prod(spec.shape) for spec in open_weights(self.base.folder).specs.values())
+        return export_bytes(parameters, targets)
+
+
+def export_bytes(parameters: int, targets: list[Target]) -> int:
+    """Bytes of disk that exporting `targets` takes at its peak; the merged and the 16-bit GGUF file are shared."""
+    sixteen_bit = 2 * parameters
+    types = [target.quantization for target in targets if target.quantization]
+    converted = sixteen_bit if types else 0
+    # the first 16-bit type asked for is the converted file itself
+    extra = [kind for kind in types if kind != "bf16"]
+    return int(sixteen_bit + converted + sum(parameters * SCHEMES[kind].bits / 8 for kind in extra))
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises ExportError if the disk of `folder` has fewer than `needed` bytes free."""
+    import shutil
+
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ExportError(
+            f"The exports need {needed / 1e9:.1f} GB of disk at {folder}, {free / 1e9:.1f} GB are free",
+            hint="Make room, or export fewer types at a time.",
+        )

@@ -1,0 +1,190 @@
+"""The export process: reads a job from stdin, writes JSON lines to stdout, everything else to the log.
+
+    python -m fastft.exporters.worker LOG < job.json
+
+Events: {"event": "progress", "stage", "done", "total"} and last {"event": "done", "paths"} or
+{"event": "error", "kind", "message", "hint"}.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fastft.errors import ExportError, FastftError, VerificationError
+from fastft.exporters import EXPORTERS
+from fastft.exporters.process import staging_folder
+from fastft.exporters.workbench import Source, Target, Workbench, require_space
+from fastft.files import folder_hashes, write_json
+
+
+def main() -> int:
+    job = json.load(sys.stdin)
+    events = _take_stdout(Path(sys.argv[1]))
+
+    def emit(event: str, **values: Any) -> None:
+        events.write(json.dumps({"event": event, **values}) + "\n")
+        events.flush()
+
+    try:
+        paths = _Exports(job, lambda stage, done, total: emit("progress", stage=stage, done=done, total=total)).make()
+    except FastftError as error:
+        emit("error", kind=type(error).__name__, message=error.message, hint=error.hint)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        emit("error", kind="ExportError", message=f"The disk of {job['exports']} is full", hint=_how_much(job))
+        return 1
+    emit("done", paths=[str(path) for path in paths])
+    return 0
+
+
+def _take_stdout(log: Path) -> Any:
+    """A writer on the former stdout; descriptors 1 and 2 go to the log from here on, C libraries' output too."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    return events
+
+
+class _Exports:
+    """The exports of one job, made one after the other. Each stands at its place whole, or not at all."""
+
+    def __init__(self, job: dict[str, Any], report: Any) -> None:
+        self.exports = Path(job["exports"])
+        self.targets = [Target(*target) for target in job["targets"]]
+        self.overwrite: bool = job["overwrite"]
+        self.run_dir = Path(job["run_dir"]) if job["run_dir"] else None
+        self.report = report
+        self.source = Source(**{**job["source"], "folder": Path(job["source"]["folder"])})
+        self.staging = staging_folder(self.exports, os.getpid())
+        self.bench = Workbench(self.source, job["dtype"], self.staging, report)
+        self.made_from = {
+            "model_name": self.source.model_name,
+            "revision": self.source.revision,
+            "dtype": job["dtype"],
+            "sha256": self.source.fingerprint(),
+        }
+
+    def make(self) -> list[Path]:
+        _remove_stale(self.exports)
+        missing = [target for target in self.targets if not self._kept(target)]
+        self.staging.mkdir()
+        try:
+            if missing:
+                require_space(self.exports, self.bench.bytes_needed(missing))
+            for target in missing:
+                self._make(target)
+        finally:
+            shutil.rmtree(self.staging, ignore_errors=True)
+        self._verify(missing)
+        return [self.exports / target.name for target in self.targets]
+
+    def _kept(self, target: Target) -> bool:
+        """Whether the export is there already, whole and of the same weights."""
+        place = self.exports / target.name
+        if not place.exists() or self.overwrite:
+            return False
+        manifest = place / "export.json"
+        if not manifest.is_file() or json.loads(manifest.read_text(encoding="utf-8"))["made_from"] != self.made_from:
+            raise ExportError(
+                f"{place} exists and was not made from these weights with these settings",
+                hint="Replace it with --overwrite, or move it away.",
+            )
+        if target.format == "merged_16bit":
+            self.bench.merged = place
+        return True
+
+    def _make(self, target: Target) -> None:
+        started = time.perf_counter()
+        out = self.staging / target.name
+        out.mkdir()
+        how = _exporter(target.format)(self.bench, target, out)
+        manifest = {
+            "name": target.name,
+            "format": target.format,
+            "quantization": target.quantization,
+            "made_from": self.made_from,
+            "how": how,
+            "seconds": round(time.perf_counter() - started, 1),
+            "files": folder_hashes(out),
+        }
+        write_json(out / "export.json", manifest)
+        _put_in_place(out, self.exports / target.name)
+        if target.format == "merged_16bit":
+            self.bench.merged = self.exports / target.name
+
+    def _verify(self, made: list[Target]) -> None:
+        """Verify what was made now, and what an earlier call made but did not come to verify."""
+        if self.run_dir is None:
+            return
+        from fastft.verify import verify_export
+
+        failed = []
+        for number, target in enumerate(self.targets):
+            if target in made or not (self.exports / target.name / "verification.json").is_file():
+                self.report(f"verify {target.name}", number, len(self.targets))
+                verification = verify_export(self.run_dir, target.name)
+                failed += [] if verification.passed else [verification]
+        if failed:
+            raise VerificationError("\n".join(str(verification) for verification in failed))
+
+
+def _exporter(name: str) -> Any:
+    module, _, function = EXPORTERS[name].partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _put_in_place(out: Path, place: Path) -> None:
+    """Rename the finished folder to its place; one that stands there gives way, and is deleted only afterwards."""
+    _sync(out)
+    old = out.with_name(f"{out.name}.old")
+    if place.exists():
+        place.rename(old)
+    out.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Bring the files to the disk before their names say that they are whole."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _remove_stale(exports: Path) -> None:
+    """Remove what killed processes left behind."""
+    for folder in exports.glob(staging_folder(exports, 0).name.replace("0", "*")):
+        if not _alive(int(folder.name.rpartition("-")[2])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _how_much(job: dict[str, Any]) -> str:
+    source = Source(**{**job["source"], "folder": Path(job["source"]["folder"])})
+    bench = Workbench(source, job["dtype"], Path(job["exports"]), lambda *_: None)
+    needed = bench.bytes_needed([Target(*target) for target in job["targets"]])
+    return f"All of it takes {needed / 1e9:.1f} GB. Nothing half-written was left; make room and export again."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

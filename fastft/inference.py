@@ -1,0 +1,217 @@
+"""A model folder, or an adapter on its base, in plain transformers: log-probabilities and answers, without unsloth."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastft.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+StopReason = Literal["stop", "length"]
+_PROMPTS_A_BATCH = 16
+_REBUILD = "Make the folder again: for an export, fastft export RUN --overwrite; for an adapter, train again."
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A greedy answer: its ids without the stop token, and whether a stop token or the limit ended it."""
+
+    ids: list[int]
+    stop_reason: StopReason
+
+
+class TextModel:
+    """A causal language model in evaluation mode, with the stop tokens that its own generation config names."""
+
+    def __init__(self, model: Any, stop_ids: Sequence[int], pad_id: int) -> None:
+        self.model = model
+        self.stop_ids = list(stop_ids)
+        self.pad_id = pad_id
+
+    @classmethod
+    def load(cls, folder: Path, adapter: Path | None = None, *, dtype: DtypeName | None = None) -> TextModel:
+        """Load `folder` (16- or 32-bit weights), put the LoRA `adapter` on it if given, unmerged.
+
+        Computes in float32 unless `dtype` says otherwise or the memory is too small for it (then bfloat16); on the
+        GPU if there is one with room. Raises ModelError: files missing, cut short, of the wrong shape, or incomplete.
+        """
+        import torch
+
+        dtype, device = _placement(folder, dtype)
+        model = _load_weights(folder, getattr(torch, dtype))
+        if adapter is not None:
+            model = _with_adapter(model, adapter)
+        stops, pad = _stop_and_pad(adapter if adapter is not None else folder, folder)
+        return cls(model.to(device).eval(), stops, pad)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def close(self) -> None:
+        """Give the memory back; the model can't be used after."""
+        import torch
+
+        del self.model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def logprobs(self, ids: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities of the next token after each of `ids`: float32 [len(ids), vocabulary], on the CPU."""
+        import torch
+
+        with torch.inference_mode():
+            rows = torch.tensor([list(ids)], device=self.model.device)
+            logits = self.model(input_ids=rows, use_cache=False).logits[0]
+            return logits.float().log_softmax(-1).cpu()
+
+    def generate_batch(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int] | None = None
+    ) -> list[Generation]:
+        """Greedy answers to `prompts` (token ids), in their order; `stop_ids` replace the model's own."""
+        stops = list(stop_ids) if stop_ids is not None else self.stop_ids
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        answers: dict[int, Generation] = {}
+        for start in range(0, len(order), _PROMPTS_A_BATCH):
+            chosen = order[start : start + _PROMPTS_A_BATCH]
+            rows = self._generate([prompts[i] for i in chosen], max_new_tokens, stops)
+            answers |= {i: _cut(row, stops) for i, row in zip(chosen, rows, strict=True)}
+        return [answers[i] for i in range(len(prompts))]
+
+    def _generate(self, prompts: list[Sequence[int]], limit: int, stops: list[int]) -> list[list[int]]:
+        import torch
+
+        width = max(map(len, prompts))
+        rows = [[self.pad_id] * (width - len(ids)) + list(ids) for ids in prompts]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=torch.tensor(rows, device=self.model.device),
+                attention_mask=torch.tensor(mask, device=self.model.device),
+                generation_config=self.settings(limit, stop_ids=stops),
+            )
+        return out[:, width:].tolist()
+
+    def settings(
+        self, max_new_tokens: int, *, temperature: float = 0.0, stop_ids: Sequence[int] | None = None
+    ) -> Any:
+        """A GenerationConfig of its own: what the folder's may say of sampling or lengths has no effect."""
+        from transformers import GenerationConfig
+
+        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            eos_token_id=list(self.stop_ids if stop_ids is None else stop_ids) or None,
+            pad_token_id=self.pad_id,
+            **sampling,
+        )
+
+    def merge(self, dtype: DtypeName) -> None:
+        """Fold the adapter into the weights with PEFT and round them as if saved in `dtype`."""
+        import torch
+
+        self.model = self.model.merge_and_unload()
+        rounded = getattr(torch, dtype)
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.to(rounded).to(parameter.dtype)
+
+    def adapted_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(weight name, base weight + adapter's delta) of each module the LoRA adapter changes, in float32.
+
+        The delta is PEFT's own `get_delta_weight`: scaling, rank-stabilised scaling and layout are its business.
+        """
+        import torch
+        from peft.tuners.lora import LoraLayer
+
+        with torch.inference_mode():
+            for name, module in self.model.base_model.model.named_modules():
+                if isinstance(module, LoraLayer):
+                    weight: Any = module.get_base_layer().weight
+                    delta = sum(module.get_delta_weight(active) for active in module.active_adapters)
+                    yield f"{name}.weight", weight.float().cpu() + delta.float().cpu()
+
+
+def _placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:
+    import torch
+
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    needed = {"float32": 2 * weights, "bfloat16": weights, "float16": weights}  # bytes; the files hold 16 bits
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    for candidate in [dtype] if dtype else ["float32", "bfloat16"]:
+        if free > 1.25 * needed[candidate]:
+            return candidate, "cuda"
+    if dtype is None:
+        dtype = "float32" if 1.25 * needed["float32"] < _available_memory() else "bfloat16"
+    return dtype, "cpu"
+
+
+def _available_memory() -> int:
+    """Bytes of memory free for use now; where the system doesn't tell, all of it."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    from fastft.device import find_device
+
+    return find_device().host_memory
+
+
+def _load_weights(folder: Path, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=_REBUILD) from error
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers would go on with random weights
+        raise ModelError(
+            f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=_REBUILD
+        )
+    return model
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise ModelError(f"{adapter} holds no adapter_config.json, so it is no LoRA adapter", hint=_REBUILD)
+    try:
+        return PeftModel.from_pretrained(model, str(adapter))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"The adapter in {adapter} can't be loaded: {_first_line(error)}", hint=_REBUILD) from error
+
+
+def _stop_and_pad(folder: Path, base: Path) -> tuple[list[int], int]:
+    """Stop and padding ids of `folder`'s generation config; where it has none, those of the base's config."""
+    path = next((p / "generation_config.json" for p in (folder, base) if (p / "generation_config.json").is_file()), None)
+    settings = json.loads((path or base / "config.json").read_text(encoding="utf-8"))
+    stops = settings.get("eos_token_id")
+    stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
+    pad = settings.get("pad_token_id")
+    return stops, pad if pad is not None else (stops[0] if stops else 0)
+
+
+def _cut(row: list[int], stops: Sequence[int]) -> Generation:
+    end = next((i for i, token in enumerate(row) if token in stops), None)
+    return Generation(row, "length") if end is None else Generation(row[:end], "stop")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

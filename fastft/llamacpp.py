@@ -1,0 +1,356 @@
+"""A GGUF file in llama.cpp itself, in this process: token ids, metadata, logits, greedy answers, chat."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastft import llama_abi
+from fastft.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import xllamacpp
+
+_MAGIC = b"GGUF"
+_DEFAULT_CONTEXT = 4096  # tokens; enough for any prompt met here without reserving a whole long context
+_LOGITS_BYTES = 1 << 27  # of one batch: rows of logits are fetched in pieces of about this size
+Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A greedy answer: `ids` without the stop token, its text, and why it ended."""
+
+    ids: list[int]
+    text: str
+    stop_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What llama.cpp's chat endpoint answered, with the prompt it made of the messages.
+
+    `prompt` is the text of the tokens that were fed, control tokens and any BOS the tokenizer added included;
+    `prompt_tokens` is their number.
+    """
+
+    text: str
+    prompt: str
+    prompt_tokens: int
+    stop_reason: Literal["stop", "length"]
+
+
+class GGUFModel:
+    """One GGUF file. The vocabulary is read at once; weights and the chat server are loaded when first needed.
+
+    Raises ModelError if the file is missing, is no GGUF, is cut short or of a kind this llama.cpp can't run.
+    """
+
+    def __init__(self, path: Path, *, n_ctx: int | None = None) -> None:
+        self.path = path
+        _check_file(path)
+        self._llama = llama_abi.library()
+        self._handles = contextlib.ExitStack()
+        self._vocab_model = self._load(vocab_only=True)
+        self._vocab = self._llama.llama_model_get_vocab(self._vocab_model)
+        trained = self._llama.llama_model_n_ctx_train(self._vocab_model)
+        self.n_ctx = n_ctx or min(trained or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
+
+    def __enter__(self) -> GGUFModel:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free all memory; the model can't be used after."""
+        self.__dict__.pop("_server", None)
+        self.__dict__.pop("_context", None)
+        self._handles.close()
+
+    @property
+    def n_vocab(self) -> int:
+        return self._llama.llama_vocab_n_tokens(self._vocab)
+
+    @property
+    def bos_id(self) -> int | None:
+        return _token(self._llama.llama_vocab_bos(self._vocab))
+
+    @property
+    def eos_id(self) -> int | None:
+        return _token(self._llama.llama_vocab_eos(self._vocab))
+
+    @property
+    def pad_id(self) -> int | None:
+        return _token(self._llama.llama_vocab_pad(self._vocab))
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether llama.cpp puts a BOS before a prompt that it tokenizes."""
+        return self._llama.llama_vocab_get_add_bos(self._vocab)
+
+    def is_stop(self, token: int) -> bool:
+        """Whether llama.cpp ends an answer at `token`."""
+        return self._llama.llama_vocab_is_eog(self._vocab, token)
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The scalar metadata of the file (arrays are left out), each value as text."""
+        model, llama = self._vocab_model, self._llama
+        found = {}
+        for index in range(llama.llama_model_meta_count(model)):
+            key = _text(llama.llama_model_meta_key_by_index, model, index)
+            found[key] = _text(llama.llama_model_meta_val_str_by_index, model, index)
+        return found
+
+    @property
+    def chat_template(self) -> str | None:
+        return self.metadata.get("tokenizer.chat_template")
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Ids of `text`, control tokens in it recognised; with `add_special` also the BOS the file asks for."""
+        data = text.encode()
+        room = len(data) + 8
+        ids = (ctypes.c_int32 * room)()
+        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, add_special, True)
+        assert count >= 0, "a text never has more tokens than bytes, and 8 for the special ones"
+        return ids[:count]
+
+    def detokenize(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of `ids`; control tokens are left out unless `special`."""
+        array = (ctypes.c_int32 * len(ids))(*ids)
+        room = 16 * len(ids) + 16
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            size = self._llama.llama_detokenize(self._vocab, array, len(ids), buffer, room, False, special)
+            if size >= 0:
+                return buffer.raw[:size].decode(errors="replace")
+            room = -size
+
+    def logprobs(self, ids: Sequence[int]) -> np.ndarray:
+        """Log-probabilities of the next token after each of `ids`: float32 [len(ids), n_vocab]."""
+        import numpy as np
+
+        rows = np.concatenate(list(self._logits(ids)))
+        return _log_softmax(rows)
+
+    def next_logprobs(self, ids: Sequence[int], k: int) -> dict[int, float]:
+        """The `k` likeliest next tokens after `ids` with their log-probabilities, likeliest first."""
+        import numpy as np
+
+        row = self.logprobs(ids)[-1]
+        return {int(token): float(row[token]) for token in np.argsort(-row, kind="stable")[:k]}
+
+    def generate(self, ids: Sequence[int], max_tokens: int) -> Generation:
+        """The greedy continuation of `ids`, ended by a stop token of the file or after `max_tokens`."""
+        *_, rows = self._logits(ids)
+        answer: list[int] = []
+        while len(answer) < max_tokens:
+            token = int(rows[-1].argmax())
+            if self.is_stop(token):
+                return Generation(answer, self.detokenize(answer), "stop")
+            answer.append(token)
+            rows = self._decode([token], len(ids) + len(answer) - 1)
+        return Generation(answer, self.detokenize(answer), "length")
+
+    def render(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """The prompt llama.cpp's chat endpoint feeds for `messages`, from the template in the file.
+
+        It is read back from the tokens, so a BOS that the tokenizer adds shows in it.
+        """
+        return self.chat(messages, tools=tools, max_tokens=1).prompt
+
+    def chat(
+        self,
+        messages: Messages,
+        on_text: Callable[[str], bool] | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+    ) -> ChatReply:
+        """An answer through llama.cpp's own chat endpoint: its template engine, its stop tokens.
+
+        `on_text` gets each piece of the answer as it comes; the answer is broken off when it returns False.
+        Raises ModelError if llama.cpp refuses the request (a template error, a prompt over the context).
+        """
+        request: dict[str, Any] = {
+            "messages": [dict(message) for message in messages],
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "verbose": True,
+            "cache_prompt": on_text is not None,
+            "stream": on_text is not None,
+            # Reasoning stays in the answer: what the model writes is what is shown and compared.
+            "reasoning_format": "none",
+        }
+        if tools:
+            request["tools"] = [dict(tool) for tool in tools]
+        return _Collector(on_text).reply(self._server, request)
+
+    @cached_property
+    def _context(self) -> ctypes.c_void_p:
+        llama = self._llama
+        params = llama.llama_context_default_params()
+        params.n_ctx = self.n_ctx
+        params.n_batch = params.n_ubatch = self._batch
+        params.n_threads = params.n_threads_batch = _threads()
+        llama_abi.silence(llama)
+        context = llama.llama_init_from_model(self._load(vocab_only=False), params)
+        if not context:
+            raise ModelError(f"llama.cpp can't run {self.path}: {llama_abi.reason()}", hint=_UNSUPPORTED)
+        self._handles.callback(llama.llama_free, context)
+        return context
+
+    @cached_property
+    def _batch(self) -> int:
+        return max(32, min(512, _LOGITS_BYTES // (4 * self.n_vocab)))
+
+    def _load(self, *, vocab_only: bool) -> ctypes.c_void_p:
+        llama = self._llama
+        params = llama.llama_model_default_params()
+        params.vocab_only = vocab_only
+        # Without repacking the weights stay in the file's mapping: no second copy in memory.
+        params.use_extra_bufts = False
+        llama_abi.silence(llama)
+        model = llama.llama_model_load_from_file(str(self.path).encode(), params)
+        if not model:
+            raise ModelError(f"llama.cpp can't load {self.path}: {llama_abi.reason()}", hint=_UNSUPPORTED)
+        self._handles.callback(llama.llama_model_free, model)
+        return model
+
+    def _logits(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """Logits after each of `ids`, read afresh, in pieces of at most a batch: float32 [rows, n_vocab]."""
+        if not 0 < len(ids) <= self.n_ctx:
+            raise ModelError(
+                f"{len(ids)} tokens can't be read at once: the context of {self.path} holds {self.n_ctx}",
+                hint="Give a longer context or a shorter prompt.",
+            )
+        self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
+        for start in range(0, len(ids), self._batch):
+            yield self._decode(ids[start : start + self._batch], start)
+
+    def _decode(self, ids: Sequence[int], position: int) -> np.ndarray:
+        import numpy as np
+
+        count, llama = len(ids), self._llama
+        batch = llama.llama_batch_init(count, 0, 1)
+        try:
+            for i, token in enumerate(ids):
+                batch.token[i], batch.pos[i], batch.logits[i] = token, position + i, 1
+                batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+            batch.n_tokens = count
+            failed = llama.llama_decode(self._context, batch)
+        finally:
+            llama.llama_batch_free(batch)
+        if failed:
+            raise ModelError(f"llama.cpp can't evaluate {self.path}: {llama_abi.reason()}", hint=_UNSUPPORTED)
+        rows = np.ctypeslib.as_array(llama.llama_get_logits(self._context), (count, self.n_vocab))
+        return rows.copy()  # the buffer belongs to the context and is written again by the next call
+
+    @cached_property
+    def _server(self) -> xllamacpp.Server:
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(self.path)
+        params.n_ctx = self.n_ctx
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
+        params.verbosity = -1
+        params.warmup = params.fit_params = params.ui = False
+        params.no_extra_bufts = True
+        params.cache_ram_mib = 0
+        try:
+            return xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise ModelError(
+                f"llama.cpp's server can't run {self.path}: {llama_abi.reason()}", hint=_UNSUPPORTED
+            ) from error
+
+
+class _Collector:
+    """Gathers the pieces of one reply. The callback must not raise: the binding would drop the exception."""
+
+    def __init__(self, on_text: Callable[[str], bool] | None) -> None:
+        self._on_text = on_text
+        self._pieces: list[str] = []
+        self._last: dict[str, Any] = {}
+        self._verbose: dict[str, Any] = {}
+        self._error: dict[str, Any] | None = None
+
+    def reply(self, server: xllamacpp.Server, request: dict[str, Any]) -> ChatReply:
+        if self._on_text is None:
+            self._take(server.handle_chat_completions(request))
+        else:
+            server.handle_chat_completions(request, self._take)
+        if self._error is not None:
+            raise ModelError(
+                f"llama.cpp refuses the messages: {self._error.get('message', self._error)}",
+                hint="Shorten the conversation, or look at the chat template in the GGUF file.",
+            )
+        ended = "stop" if self._last.get("finish_reason") in ("stop", "tool_calls") else "length"
+        return ChatReply(
+            text="".join(self._pieces),
+            prompt=self._verbose.get("prompt", ""),
+            prompt_tokens=self._verbose.get("tokens_evaluated", 0),
+            stop_reason=ended,
+        )
+
+    def _take(self, answer: dict[str, Any]) -> bool:
+        """Take in a whole answer or a piece of one. Returns True to break off, as the binding expects."""
+        if "error" in answer:
+            self._error = answer["error"]
+            return True
+        self._verbose = answer.get("__verbose", self._verbose)
+        self._last = answer["choices"][0]
+        message = self._last.get("message") or self._last.get("delta") or {}
+        text = message.get("content") or ""
+        self._pieces.append(text)
+        return bool(text) and self._on_text is not None and not self._on_text(text)
+
+
+_UNSUPPORTED = "Make the file again (fastft export RUN --overwrite); if it stays so, this llama.cpp doesn't know the model."
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(f"There is no file {path}", hint="Name a .gguf file, such as RUN/exports/gguf-q8_0/….gguf")
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ModelError(
+                f"{path} is no GGUF file: it does not begin with GGUF",
+                hint="Name a file that llama.cpp's converter or fastft export made.",
+            )
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _token(token: int) -> int | None:
+    return None if token < 0 else token
+
+
+def _text(read: Callable[..., int], model: ctypes.c_void_p, index: int) -> str:
+    """Call one of llama.cpp's functions that fill a buffer and return the whole length."""
+    size = read(model, index, None, 0)
+    buffer = ctypes.create_string_buffer(max(size, 0) + 1)
+    read(model, index, buffer, len(buffer))
+    return buffer.value.decode(errors="replace")
+
+
+def _log_softmax(rows: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    shifted = rows - rows.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted, dtype=np.float32).sum(axis=-1, keepdims=True, dtype=np.float64)).astype(
+        np.float32
+    )

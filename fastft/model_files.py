@@ -1,0 +1,61 @@
+"""Where a model's files are: in the package, in a folder, or on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastft.errors import ModelError
+
+TINY = "fastft/tiny"
+_SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "*.txt"]
+_WEIGHTS = ["*.safetensors"]
+
+
+def resolve_model(model_name: str, revision: str | None = None, *, weights: bool) -> Path:
+    """A local folder with the model's files; of a Hub model only the small ones unless `weights`.
+
+    Raises ModelError if the model can't be found, with the Hub's own reason.
+    """
+    if model_name == TINY:
+        return Path(__file__).parent / "tiny" / "model"
+    folder = Path(model_name).expanduser()
+    if folder.is_dir():
+        return _checked(folder.resolve())
+    if model_name.startswith((".", "/", "~")) or model_name.count("/") != 1:
+        raise ModelError(
+            f"model.model_name: there is no folder {model_name}",
+            hint="Give a folder with config.json, or a Hub id such as unsloth/Llama-3.2-3B-Instruct.",
+        )
+    return _download(model_name, revision, weights)
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        raise ModelError(
+            f"{folder} holds no config.json, so it is no model folder",
+            hint="It is a LoRA adapter: name its base model, or the merged model."
+            if adapter
+            else "A model folder holds config.json, tokenizer.json and *.safetensors.",
+        )
+    return folder
+
+
+def _download(model_name: str, revision: str | None, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = _SMALL_FILES + (_WEIGHTS if weights else [])
+    try:
+        return Path(snapshot_download(model_name, revision=revision, allow_patterns=patterns))
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"The model {model_name} is not in the local cache, and the Hub can't be reached",
+            hint="Check the network (and HF_HUB_OFFLINE), or give a local folder as model.model_name.",
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"The Hub model {model_name}{f' at revision {revision}' if revision else ''} can't be fetched: {reason}",
+            hint="Check the name and revision; for a gated or private model set HF_TOKEN.",
+        ) from error

@@ -1,0 +1,84 @@
+"""One quiet display of training, and every point of it in metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_LINES_WITHOUT_TERMINAL = 10
+
+
+def progress_callback(console: Console, metrics: Path) -> Any:
+    """A TrainerCallback that shows step, loss, tokens/s and time left, and appends each log to `metrics`.
+
+    On a terminal it is one live line; elsewhere (a pipe, a notebook) about ten lines over the whole run.
+    """
+    from transformers import TrainerCallback
+
+    class ProgressCallback(TrainerCallback):
+        def __init__(self) -> None:
+            self.display = _Display(console)
+            self.tokens = 0
+            self.started = 0.0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            self.started = time.perf_counter()
+            self.display.begin(state.max_steps, state.global_step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+            seconds = time.perf_counter() - self.started
+            point = {"step": state.global_step, "seconds": round(seconds, 3), **(logs or {})}
+            tokens = point.get("num_tokens")
+            if tokens and seconds > 0:
+                point["tokens_per_second"] = round(tokens / seconds, 1)
+            with metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(point) + "\n")
+            if "loss" in point:
+                self.display.update(state.global_step, point)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            self.display.end()
+
+    return ProgressCallback()
+
+
+class _Display:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.total = 0
+        self.started = time.perf_counter()
+        self.first = 0
+        self.progress = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=None),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f} · {task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def begin(self, total: int, done: int) -> None:
+        self.total, self.first, self.started = total, done, time.perf_counter()
+        if self.live:
+            self.task = self.progress.add_task("training", total=total, completed=done, facts="…")
+            self.progress.start()
+
+    def update(self, step: int, point: dict[str, Any]) -> None:
+        facts = f"loss {float(point['loss']):.3f}"
+        if "tokens_per_second" in point:
+            facts += f" · {point['tokens_per_second']:,.0f} tokens/s"
+        if self.live:
+            self.progress.update(self.task, completed=step, facts=facts)
+        elif step % max(1, self.total // _LINES_WITHOUT_TERMINAL) == 0 or step == self.total:
+            left = (time.perf_counter() - self.started) / max(1, step - self.first) * (self.total - step)
+            self.console.print(f"  step {step}/{self.total} · {facts} · {left:.0f} s left", highlight=False)
+
+    def end(self) -> None:
+        if self.live:
+            self.progress.stop()

@@ -1,0 +1,49 @@
+"""Keeps the chatter of libraries off the terminal: it goes to a log file, ours goes to the user."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+
+@contextlib.contextmanager
+def library_output_to(log: Path) -> Iterator[Console]:
+    """Send file descriptors 1 and 2 and sys.stdout/stderr to `log`; yield a console on the former stdout.
+
+    The descriptors themselves are moved, so that output of C++ libraries and child processes is caught too.
+    In a notebook sys.stdout is no descriptor; there the console keeps writing to the cell.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    streams = sys.stdout, sys.stderr
+    with log.open("a", encoding="utf-8", buffering=1, errors="backslashreplace") as file:
+        user = _user_stream(streams[0], saved[0])
+        try:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            sys.stdout = sys.stderr = file
+            yield Console(file=user)
+        finally:
+            user.flush()
+            sys.stdout, sys.stderr = streams
+            for descriptor, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+def _user_stream(stdout: TextIO, copy_of_1: int) -> TextIO:
+    try:
+        on_descriptor_1 = stdout.fileno() == 1
+    except (io.UnsupportedOperation, AttributeError):
+        on_descriptor_1 = False
+    if not on_descriptor_1:
+        return stdout
+    return os.fdopen(copy_of_1, "w", buffering=1, encoding=stdout.encoding, errors="replace", closefd=False)

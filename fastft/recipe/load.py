@@ -1,0 +1,93 @@
+"""From a file, a mapping or a Recipe to a checked Recipe. Every fault is found before one is raised."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fastft.errors import Fault, RecipeError
+from fastft.recipe import advice
+from fastft.recipe.contradictions import add_contradictions
+from fastft.recipe.document import Document, KeyPath, from_mapping, reach, read_file
+from fastft.recipe.faults import add_schema_faults
+from fastft.recipe.overrides import apply_overrides
+from fastft.recipe.paths import resolve_paths
+from fastft.recipe.schema import Recipe
+
+_REQUIRED: tuple[KeyPath, ...] = (("model", "model_name"), ("data", "path"))
+
+
+def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, a mapping or another Recipe, with overrides ("section.key=value") laid over it.
+
+    Local paths come out absolute. Raises RecipeError holding every fault found.
+    """
+    if isinstance(overrides, str):
+        raise TypeError("overrides is a sequence of texts, not one text")
+    document = _read(source)
+    apply_overrides(document, overrides)
+    _fill_in(document)
+    recipe, at_fault = _validate(document)
+    recipe = resolve_paths(recipe, document, at_fault)
+    add_contradictions(recipe, document, at_fault)
+    if document.faults:
+        raise _error(document)
+    return recipe.with_values(source=source.source if isinstance(source, Recipe) else document.path)
+
+
+def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:
+    if isinstance(source, Recipe):
+        return from_mapping(source.as_dict())
+    if isinstance(source, Mapping):
+        return from_mapping(source)
+    if isinstance(source, (str, Path)):
+        return read_file(Path(source).expanduser())
+    raise TypeError(f"a recipe is a file, a mapping or a Recipe, not {type(source).__name__}")
+
+
+def _fill_in(document: Document) -> None:
+    """A section with nothing under it is an empty one, but for lora, where null means none."""
+    for section in advice.sections():
+        if section != "lora" and document.tree.get(section, advice.MISSING) is None:
+            document.tree[section] = {}
+    for section, _ in _REQUIRED:
+        document.tree.setdefault(str(section), {})
+    if "output_dir" not in document.tree:
+        document.tree["output_dir"] = f"runs/{document.path.stem if document.path else 'recipe'}"
+
+
+def _validate(document: Document) -> tuple[Recipe, set[KeyPath]]:
+    """The recipe, and the paths at fault. Where something is at fault the recipe is made without it, so that what
+    else is wrong can be found too; it is never given out.
+    """
+    try:
+        return Recipe.model_validate(document.tree), set()
+    except ValidationError as error:
+        at_fault = add_schema_faults(document, error)
+    pruned = copy.deepcopy(document.tree)
+    for path in at_fault:
+        _prune(pruned, path)
+    for section, key in _REQUIRED:
+        if not isinstance(pruned.get(str(section)), dict):
+            pruned[str(section)] = {}
+        pruned[str(section)].setdefault(key, "stand/in")
+    return Recipe.model_validate(pruned), at_fault
+
+
+def _prune(tree: dict[str, Any], path: KeyPath) -> None:
+    """Take out the key at fault (of a list or a mapping in a section: the whole of it)."""
+    holder = reach(tree, path[:1]) if len(path) > 1 else tree
+    if isinstance(holder, dict):
+        holder.pop(path[min(1, len(path) - 1)], None)
+
+
+def _error(document: Document) -> RecipeError:
+    name = str(document.path or document.name)
+    faults: list[Fault] = [fault for _, fault in sorted(document.faults, key=lambda placed: placed[0])]
+    faults = list(dict.fromkeys(faults))
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return RecipeError(f"{name} has {count}:", faults=faults, hint=advice.whole_recipe(document.tree))

@@ -1,0 +1,184 @@
+"""The sections of a recipe. Keys are spelled as in the library that consumes them; `load.load_recipe` builds these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+)
+
+from fastft.recipe import checks, yaml_text
+from fastft.recipe.training_arguments import check_training
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+ExportFormat = Literal["merged_16bit", "gguf"]
+Quantization = Literal["f16", "bf16", "q8_0", "q4_k_m"]
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Base of the sections: frozen, no unknown keys, no NaN or infinity, no boolean taken for a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_traps(cls, value: Any, info: ValidationInfo) -> Any:
+        return checks.refuse_traps(value, cls.model_fields[str(info.field_name)].annotation)
+
+
+class ModelSection(Section):
+    """What is trained: arguments of Unsloth's `FastLanguageModel.from_pretrained`."""
+
+    model_name: NonEmpty = Field(description="A Hub id (owner/name), a local folder, or fastft/tiny.")
+    max_seq_length: int = Field(2048, ge=8, description="Longest sequence in tokens the model is set up for.")
+    load_in_8bit: bool = Field(False, description="Load the frozen base in 8 bits.")
+    load_in_16bit: bool = Field(False, description="Load the frozen base in 16 bits (plain LoRA).")
+    full_finetuning: bool = Field(False, description="Train every weight; then there is no lora section.")
+    # Declared after the fields its default is made from.
+    load_in_4bit: bool = Field(
+        default_factory=lambda given: not any(
+            given.get(key) for key in ("load_in_8bit", "load_in_16bit", "full_finetuning")
+        ),
+        description="Load the frozen base in 4 bits (QLoRA). On unless another way of loading is chosen.",
+    )
+    dtype: Dtype | None = Field(None, description="Compute type; null takes bfloat16 where the device has it.")
+    revision: NonEmpty | None = Field(None, description="Branch, tag or commit of the model on the Hub.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+
+
+class LoraSection(Section):
+    """What is added to the model and trained: arguments of `FastLanguageModel.get_peft_model`."""
+
+    r: int = Field(16, ge=1, le=4096, description="Rank of the update; more can learn more and costs more memory.")
+    lora_alpha: int | None = Field(None, ge=1, description="Scale of the update, lora_alpha / r; null = r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the update; 0 keeps Unsloth's fast path.")
+    target_modules: Annotated[
+        Literal["auto", "all-linear"] | Annotated[list[NonEmpty], Field(min_length=1)],
+        BeforeValidator(checks.check_target_modules),
+    ] = Field("auto", description="Layers that get an update; auto = attention and MLP projections.")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="Biases trained; none is the fast path.")
+    use_rslora: bool = Field(False, description="Scale by lora_alpha / sqrt(r) (rank-stabilised LoRA).")
+    use_dora: bool = Field(False, description="Train magnitude and direction apart (DoRA); slower.")
+    use_gradient_checkpointing: bool | Literal["unsloth"] = Field(
+        "unsloth", description="Recompute activations to save memory; unsloth also offloads them."
+    )
+    random_state: int = Field(3407, ge=0, description="Seed of the update's first weights.")
+    modules_to_save: list[NonEmpty] | None = Field(None, description="Layers trained whole beside the updates.")
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Indices of the layers that get updates; null = all."
+    )
+
+
+class DataSection(Section):
+    """What is learned from."""
+
+    path: NonEmpty = Field(description="A local .jsonl, .json, .csv or .parquet file, or a Hub id (owner/name).")
+    name: NonEmpty | None = Field(None, description="Subset of the data set on the Hub.")
+    split: NonEmpty = Field("train", description="Split of the data set on the Hub.")
+    revision: NonEmpty | None = Field(None, description="Branch, tag or commit of the data set on the Hub.")
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] = Field(
+        "auto", description="How rows are laid out; auto tells it from the columns."
+    )
+    columns: Annotated[dict[str, str], BeforeValidator(checks.check_columns)] = Field(
+        default={},
+        description="The format's column name -> the file's column name, where they differ.",
+        json_schema_extra={"expected": "a mapping of the format's column names to the file's"},
+    )
+    eval_split: Annotated[float | int | str | None, PlainValidator(checks.check_eval_split)] = Field(
+        None,
+        description="Held-out rows: a share, a count, a file of their own, or a split on the Hub.",
+        json_schema_extra={"expected": "a share between 0 and 1, a count, a file, or the name of a split on the Hub"},
+    )
+    chat_template: NonEmpty | None = Field(
+        None, description="null = the model's own; a name Unsloth knows; or a .jinja file."
+    )
+    train_on: Literal["assistant", "last", "all"] = Field(
+        "assistant", description="Turns that are learned: every assistant turn, the last one, or all text."
+    )
+    truncation: Literal["keep_start", "keep_end", "drop"] = Field(
+        "keep_start", description="What becomes of a conversation longer than the maximum length."
+    )
+
+
+class EvaluationSection(Section):
+    """What is asked before and after training."""
+
+    prompts: Annotated[tuple[NonEmpty, ...], BeforeValidator(checks.one_or_many)] = Field(
+        (), description="Prompts answered before and after training, side by side."
+    )
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens.")
+    samples: int = Field(64, ge=0, description="Held-out conversations answered and compared; 0 = none.")
+
+
+class ExportSection(Section):
+    """What is made of the trained model, and checked against it."""
+
+    formats: Annotated[tuple[ExportFormat, ...], BeforeValidator(checks.one_or_many)] = Field(
+        (), description="merged_16bit: a plain Hugging Face folder. gguf: llama.cpp, Ollama, LM Studio."
+    )
+    quantization_method: Annotated[tuple[Quantization, ...], BeforeValidator(checks.one_or_many)] = Field(
+        ("q8_0",), description="One GGUF file for each."
+    )
+    dtype: Literal["bfloat16", "float16"] = Field("bfloat16", description="Type of the merged weights.")
+    verify: bool = Field(True, description="Compare each export with the trained model; a difference is an error.")
+
+
+TrainingSection = Annotated[
+    Mapping[str, Any],
+    PlainValidator(check_training),
+    AfterValidator(MappingProxyType),
+    PlainSerializer(dict),
+]
+
+
+class Recipe(Section):
+    """A whole recipe, checked. Frozen; make another with `load_recipe(recipe, overrides)`."""
+
+    model: ModelSection = Field(description="What is trained.")
+    lora: LoraSection | None = Field(None, description="The LoRA update; null with model.full_finetuning.")
+    data: DataSection = Field(description="What is learned from.")
+    method: Literal["sft"] = Field("sft", description="How: supervised fine-tuning.")
+    training: TrainingSection = Field(MappingProxyType({}), description="Fields of TRL's SFTConfig, as set.")
+    evaluation: EvaluationSection = Field(EvaluationSection(), description="What is asked before and after.")
+    export: ExportSection = Field(ExportSection(), description="What is made of the trained model.")
+    output_dir: NonEmpty = Field("runs/recipe", description="The run directory.")
+    source: Path | None = Field(None, exclude=True, description="The file the recipe was read from.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values of every key that has an effect in this recipe, defaults included, in the schema's order."""
+        values = self.model_dump(mode="json")
+        for section in ("model", "lora", "data", "evaluation", "export"):
+            if values[section] is not None:
+                values[section] = {key: value for key, value in values[section].items() if value is not None}
+        if self.lora is None:
+            del values["lora"]
+        if self.data.eval_split is None:
+            del values["evaluation"]["samples"]
+        if "gguf" not in self.export.formats:
+            del values["export"]["quantization_method"]
+        return values
+
+    def to_yaml(self) -> str:
+        """The recipe as resolved; `load_recipe` of it gives an equal Recipe."""
+        return yaml_text.dump(self.as_dict())
+
+    def __eq__(self, other: object) -> bool:
+        """Equal content; the file it came from doesn't matter."""
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
+
+    def with_values(self, **values: Any) -> Self:
+        """A copy with some top-level values replaced, unchecked."""
+        return self.model_copy(update=values)

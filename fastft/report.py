@@ -1,0 +1,114 @@
+"""What the terminal shows: before training, of an evaluation, and at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from fastft.checking import CheckReport
+    from fastft.evaluation import Answer, Evaluation
+    from fastft.run import Run
+
+_LABEL_WIDTH = 9
+
+
+def opening(checked: CheckReport, run: Run, *, resumed: bool) -> RenderableType:
+    """Two lines of what is about to happen, then what `check` says."""
+    what = f"going on with {run.directory}" if resumed else f"run directory {_short(run)}"
+    return Group(_facts([("fastft", what)]), check_report(checked))
+
+
+def check_report(checked: CheckReport) -> RenderableType:
+    """Data, plan, and the defaults that were chosen, each with its reason."""
+    recipe, audit, plan = checked.recipe, checked.data.audit, checked.plan
+    bits = "4 bits" if recipe.model.load_in_4bit and not recipe.model.full_finetuning else "16 bits"
+    size = f"{plan.parameters / 1e6:,.1f} M parameters in {bits}" if plan.parameters else "unknown size"
+    facts = [
+        ("model", f"{recipe.model.model_name} · {size} · {plan.trainable / 1e6:,.2f} M trained"),
+        ("data", audit.summary()),
+        (
+            "plan",
+            f"{plan.steps:,} steps · about {plan.memory / 1e9:.1f} GB at the peak on {_device(checked)}",
+        ),
+    ]
+    parts: list[RenderableType] = [_facts(facts)]
+    if checked.defaults:
+        parts.append(_defaults(checked))
+    parts.extend(Text(f"! {warning}", style="yellow") for warning in checked.warnings)
+    return Group(*parts)
+
+
+def _defaults(checked: CheckReport) -> RenderableType:
+    chosen = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for index, default in enumerate(checked.defaults):
+        label = Text("chosen".ljust(_LABEL_WIDTH) if index == 0 else "", style="bold cyan")
+        chosen.add_row(label, f"{default.key}", f"{default.value}", Text(default.reason, style="dim"))
+    return chosen
+
+
+def _device(checked: CheckReport) -> str:
+    device = checked.device
+    return f"the CPU ({device.threads} threads)" if device.is_cpu else device.name
+
+
+def evaluation(before: Evaluation, after: Evaluation) -> RenderableType:
+    """Before and after side by side, then the fixed prompts with both answers."""
+    table = Table(title="held out", title_justify="left", box=None, padding=(0, 3, 0, 0))
+    for name in ("", "before", "after"):
+        table.add_column(name, justify="left" if not name else "right")
+    if after.loss is not None and before.loss is not None:
+        table.add_row("loss", f"{before.loss:.3f}", f"{after.loss:.3f}")
+        table.add_row("perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}")
+    if after.answers:
+        table.add_row(f"exact answers of {len(after.answers)}", _share(before), _share(after))
+    parts: list[RenderableType] = [table] if table.row_count else []
+    for first, second in zip(before.prompts, after.prompts, strict=True):
+        parts.append(_prompt(first, second))
+    return Group(*parts)
+
+
+def _share(of: Evaluation) -> str:
+    return f"{of.exact_share:.0%}" if of.exact_share is not None else "–"
+
+
+def _prompt(before: Answer, after: Answer) -> Text:
+    return Text.assemble(
+        ("› ", "bold cyan"), (before.prompt, "bold"), "\n",
+        ("  before ", "dim"), before.answer.strip(), "\n",
+        ("  after  ", "dim"), (after.answer.strip(), "green"),
+    )  # fmt: skip
+
+
+def closing(run: Run) -> RenderableType:
+    """Where everything lies and what to do next."""
+    exports = sorted(path.parent.name for path in run.exports.glob("*/export.json"))
+    facts = [("run", _short(run))]
+    facts += [("export", f"{_short(run)}/exports/{name} · {_verdict(run, name)}") for name in exports]
+    facts.append(("next", f"fastft chat {_short(run)}"))
+    return _facts(facts)
+
+
+def _verdict(run: Run, name: str) -> str:
+    path = run.exports / name / "verification.json"
+    if not path.is_file():
+        return "not verified"
+    passed = json.loads(path.read_text(encoding="utf-8"))["passed"]
+    return "verified against the trained model" if passed else "FAILED verification"
+
+
+def _short(run: Run) -> str:
+    from pathlib import Path
+
+    here = Path.cwd()
+    return str(run.directory.relative_to(here) if run.directory.is_relative_to(here) else run.directory)
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> Text:
+    lines = [Text.assemble((label.ljust(_LABEL_WIDTH), "bold cyan"), value) for label, value in facts]
+    return Text("\n").join(lines)

@@ -1,0 +1,123 @@
+"""Going on with a run where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fastft.errors import DatasetError, RecipeError, TrainingError
+from fastft.files import write_json, write_text
+from fastft.recipe.load import load_recipe
+from fastft.run import Run
+
+if TYPE_CHECKING:
+    from fastft.recipe.schema import Recipe
+
+# What must lie in a checkpoint for training to go on from it. transformers writes trainer_state.json last.
+_WHOLE = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+def run_to_resume(
+    source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str], output_dir: Path | str | None
+) -> Run:
+    """The run to go on with: `source` itself if it is a run directory, else the newest unfinished one of the recipe.
+
+    Raises RecipeError if the recipe isn't the run's any more, TrainingError if there is nothing to resume.
+    """
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        if overrides:
+            raise RecipeError(
+                f"a resumed run keeps its recipe, so {shlex.join(overrides)} can't be applied",
+                hint="Leave the overrides out, or start a new run without --resume.",
+            )
+        return Run.open(source)
+    recipe = load_recipe(source, overrides)
+    run = Run.unfinished(Path(output_dir or recipe.output_dir))
+    _refuse_another_recipe(run, recipe)
+    return run
+
+
+def _refuse_another_recipe(run: Run, recipe: Recipe) -> None:
+    was = _flat(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
+    now = _flat(yaml.safe_load(recipe.to_yaml()))
+    changed = [key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)]
+    if changed:
+        listed = "; ".join(f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in changed)
+        raise RecipeError(
+            f"the recipe is not the one {run.directory} began with: {listed}",
+            hint=f"Resume with the run's own recipe: fastft train {run.directory} --resume",
+        )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(item, f"{name}.") if isinstance(item, Mapping) else {name: item}
+    return flat
+
+
+def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> None:
+    """Keep the data's audit in the run; when resuming, refuse data that is not what the run began with."""
+    if resumed and run.audit_path.is_file():
+        was = json.loads(run.audit_path.read_text(encoding="utf-8"))
+        if was["fingerprint"] != audit["fingerprint"]:
+            raise DatasetError(
+                f"the data set changed since {run.directory} began (fingerprint {was['fingerprint'][:12]}, "
+                f"now {audit['fingerprint'][:12]})",
+                hint="Put the former data back, or start a new run without --resume.",
+            )
+        return
+    write_json(run.audit_path, audit)
+
+
+def find_checkpoint(run: Run) -> Path | None:
+    """The newest whole checkpoint, or None. One that a kill left half-written is passed over."""
+    numbered = [
+        (int(path.name.removeprefix("checkpoint-")), path)
+        for path in run.checkpoints.glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit()
+    ]
+    whole = [(step, path) for step, path in numbered if all((path / name).is_file() for name in _WHOLE)]
+    return max(whole)[1] if whole else None
+
+
+def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None) -> None:
+    """Train, from `checkpoint` if there is one. Raises TrainingError that says where it stopped and how to go on."""
+    _forget_points_after(run, _step_of(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        stopped = TrainingError(_stopped(trainer, "interrupted"), hint=_how_to_go_on(run))
+        stopped.exit_code = 130
+        raise stopped from None
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TrainingError(_stopped(trainer, reason), hint=_how_to_go_on(run)) from error
+
+
+def _stopped(trainer: Any, reason: str) -> str:
+    return f"training stopped at step {trainer.state.global_step} of {trainer.state.max_steps}: {reason}"
+
+
+def _how_to_go_on(run: Run) -> str:
+    checkpoint = find_checkpoint(run)
+    reached = f"from step {_step_of(checkpoint)}" if checkpoint else "from the start (no checkpoint was written yet)"
+    return f"Go on {reached}: fastft train {run.directory} --resume. What the libraries said is in {run.log_path}."
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+
+
+def _forget_points_after(run: Run, step: int) -> None:
+    """Steps after the checkpoint will be taken again; each shall stand in metrics.jsonl once."""
+    points = run.metrics()
+    kept = [point for point in points if point["step"] <= step]
+    if len(kept) != len(points):
+        write_text(run.metrics_path, "".join(json.dumps(point) + "\n" for point in kept))

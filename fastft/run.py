@@ -1,0 +1,183 @@
+"""The run directory: everything a run leaves behind, and all that export, verify and chat need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastft.errors import ModelError, TrainingError
+from fastft.files import write_json
+
+if TYPE_CHECKING:
+    from fastft.verification import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run on disk.
+
+    `recipe.yaml` exists from the first moment, `manifest.json` only once training is done and the adapter is whole.
+    """
+
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.directory / "recipe.yaml"
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.directory / "manifest.json"
+
+    @property
+    def audit_path(self) -> Path:
+        return self.directory / "audit.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.directory / "metrics.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.directory / "adapter"
+
+    @property
+    def model_dir(self) -> Path:
+        """The fine-tuned weights of a full fine-tune, which has no adapter."""
+        return self.directory / "model"
+
+    @property
+    def exports(self) -> Path:
+        return self.directory / "exports"
+
+    @property
+    def heldout_path(self) -> Path:
+        return self.directory / "heldout.jsonl"
+
+    @property
+    def finished(self) -> bool:
+        return self.manifest_path.is_file()
+
+    @classmethod
+    def create(cls, output_dir: Path, recipe_yaml: str) -> Run:
+        """Make a new run directory at `output_dir`, or at the first free `output_dir-2`, `-3`, …
+
+        An empty folder counts as free; nothing that exists is touched.
+        """
+        for directory in _candidates(output_dir.absolute()):
+            if _take(directory):
+                run = cls(directory)
+                run.recipe_path.write_text(recipe_yaml, encoding="utf-8")
+                return run
+        raise AssertionError("the candidates never end")
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """The run in the folder `path`. Raises ModelError if that is no run directory."""
+        directory = Path(path).expanduser().absolute()
+        if not (directory / "recipe.yaml").is_file():
+            raise ModelError(
+                f"{directory} is no run directory: it holds no recipe.yaml",
+                hint=_runs_nearby(directory),
+            )
+        return cls(directory)
+
+    @classmethod
+    def unfinished(cls, output_dir: Path) -> Run:
+        """The newest run of `output_dir` (or its numbered siblings) whose training did not finish."""
+        found = [run for run in cls._siblings(output_dir.absolute()) if not run.finished]
+        if not found:
+            raise TrainingError(
+                f"There is nothing to resume: no unfinished run at {output_dir}",
+                hint="Leave --resume out to start a new run, or name the run: fastft train RUN_DIRECTORY --resume.",
+            )
+        return found[-1]
+
+    @classmethod
+    def _siblings(cls, output_dir: Path) -> Iterator[Run]:
+        for directory in _candidates(output_dir):
+            if not directory.exists():
+                return
+            if (directory / "recipe.yaml").is_file():
+                yield cls(directory)
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest. Raises ModelError if training has not finished."""
+        if not self.finished:
+            raise ModelError(
+                f"The run {self.directory} has not finished training: it has no manifest.json",
+                hint=f"Go on with it: fastft train {self.directory} --resume",
+            )
+        return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_json(self.manifest_path, manifest)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every logged point: step, loss, learning_rate, tokens and so on."""
+        if not self.metrics_path.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+
+    def export(
+        self, formats: Sequence[str] = (), quantization_method: Sequence[str] | str = (), **options: Any
+    ) -> list[Path]:
+        """Export and verify; empty arguments mean what the run's recipe says. See `fastft.export`."""
+        from fastft.exporters import export
+
+        return export(self, formats, quantization_method, **options)
+
+    def verify(self) -> list[Verification]:
+        """Compare every export with the trained model again. See `fastft.verify`."""
+        from fastft.verification import verify
+
+        return verify(self)
+
+    def chat(self, message: str, **options: Any) -> str:
+        """The trained model's answer to one message. For a conversation use `fastft.chat.ChatSession`."""
+        from fastft.chat import ChatSession
+
+        return ChatSession(self.directory, **options).ask(message)
+
+
+def _candidates(output_dir: Path) -> Iterator[Path]:
+    yield output_dir
+    number = 2
+    while True:
+        yield output_dir.with_name(f"{output_dir.name}-{number}")
+        number += 1
+
+
+def _take(directory: Path) -> bool:
+    """Make `directory` ours. mkdir decides between two processes that want the same name."""
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        return directory.is_dir() and not any(directory.iterdir())
+    except OSError as error:
+        raise TrainingError(
+            f"The run directory {directory} can't be made: {error.strerror}",
+            hint="Choose another place with --output-dir.",
+        ) from error
+    return True
+
+
+def _runs_nearby(directory: Path) -> str:
+    parent = directory if directory.is_dir() else directory.parent
+    runs = sorted(path.parent.name for path in parent.glob("*/recipe.yaml")) if parent.is_dir() else []
+    return f"Runs in {parent}: {', '.join(runs[:8])}." if runs else "Train one first: fastft train RECIPE."

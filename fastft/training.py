@@ -1,0 +1,81 @@
+"""The spine: a recipe becomes a run. Reads as the picture in docs/design.md, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from fastft import report
+from fastft.checking import CheckReport, check
+from fastft.quiet import library_output_to
+from fastft.resume import find_checkpoint, run_to_resume
+from fastft.run import Run
+
+if TYPE_CHECKING:
+    from fastft.recipe.schema import Recipe
+
+
+def train(
+    source: Path | str | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    output_dir: Path | str | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Train what the recipe says, export it and verify the exports. Returns the run.
+
+    `source` is a recipe file, a mapping, a Recipe, or (to resume) a run directory. `overrides` are
+    "section.key=value". With `resume` the newest unfinished run of the recipe's output_dir goes on where it was.
+
+    Raises RecipeError, DatasetError and ModelError before anything is written; TrainingError and ExportError later,
+    when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
+    """
+    console = console or Console()
+    resumed = run_to_resume(source, overrides, output_dir) if resume else None
+    checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
+    directory = Path(output_dir or checked.recipe.output_dir)
+    run = resumed or Run.create(directory, checked.recipe.to_yaml())
+    console.print(report.opening(checked, run, resumed=resumed is not None))
+    if not run.finished:
+        with library_output_to(run.log_path) as user:
+            _train(run, checked, user, resumed=resumed is not None)
+    if checked.recipe.export.formats:
+        run.export(console=console)
+    console.print(report.closing(run))
+    return run
+
+
+def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -> None:
+    from fastft.artifacts import save_trained, write_heldout
+    from fastft.evaluation import evaluate_model
+    from fastft.model import load_model
+    from fastft.progress import progress_callback
+    from fastft.resume import guard_same_data, train_to_the_end
+    from fastft.trainers import trainer_builder
+
+    recipe, data = checked.recipe, checked.data
+    guard_same_data(run, data.audit.as_dict(), resumed=resumed)
+    write_heldout(run, data.evaluation_conversations)
+    with console.status("loading the model"):
+        model, tokenizer = load_model(recipe.model, recipe.lora)
+    evaluated = (checked.tokenizer, data.evaluation, data.evaluation_conversations, recipe.evaluation)
+    with console.status("answering the held-out prompts before training"):
+        before = evaluate_model(model, *evaluated)
+    trainer = trainer_builder(recipe.method)(
+        model,
+        tokenizer,
+        data.train,
+        data.evaluation,
+        checked.arguments,
+        run.checkpoints,
+        [progress_callback(console, run.metrics_path)],
+    )
+    train_to_the_end(trainer, run, find_checkpoint(run))
+    with console.status("answering them again"):
+        after = evaluate_model(trainer.model, *evaluated)
+    save_trained(run, checked, trainer, before, after)
+    console.print(report.evaluation(before, after))

@@ -1,0 +1,160 @@
+"""Training for real, on the CPU: what a run leaves behind, and that an interrupted one ends at the same weights."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import fastft
+from fastft.errors import DatasetError, RecipeError, TrainingError
+from fastft.files import sha256_of
+
+pytestmark = pytest.mark.slow
+
+
+def _recipe(data: Path, **training: Any) -> dict[str, Any]:
+    return {
+        "model": {"model_name": "fastft/tiny", "max_seq_length": 128},
+        "lora": {"r": 8, "use_gradient_checkpointing": False},
+        "data": {"path": str(data), "eval_split": 4},
+        "method": "sft",
+        "training": {"max_steps": 6, "save_steps": 3, "per_device_train_batch_size": 4, **training},
+        "evaluation": {"prompts": ["Hello!"], "samples": 2, "max_new_tokens": 8},
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "chats.jsonl"
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Say the number {n}."},
+                {"role": "assistant", "content": f"The number is {n}."},
+            ]
+        }
+        for n in range(40)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def output() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, output: io.StringIO, tmp_path_factory: pytest.TempPathFactory) -> fastft.Run:
+    place = tmp_path_factory.mktemp("runs") / "first"
+    return fastft.train(_recipe(data), output_dir=place, console=Console(file=output, width=120))
+
+
+def test_a_run_holds_all_that_it_should(run: fastft.Run) -> None:
+    names = {path.name for path in run.directory.iterdir()}
+    expected = {"recipe.yaml", "manifest.json", "metrics.jsonl", "train.log", "checkpoints", "adapter"}
+    assert expected | {"heldout.jsonl", "audit.json", "evaluation.json"} == names
+    adapter = {path.name for path in run.adapter.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= adapter
+
+
+def test_the_manifest_tells_the_run_and_its_hashes_hold(run: fastft.Run) -> None:
+    manifest = run.manifest()
+    assert manifest["model"]["model_name"] == "fastft/tiny"
+    assert manifest["training"]["steps"] == 6
+    assert manifest["seeds"] == {"training": 3407, "lora": 3407}
+    assert len(manifest["data"]["fingerprint"]) == 64
+    assert len(manifest["template_sha256"]) == 64
+    assert manifest["files"]["adapter/adapter_model.safetensors"]
+    for name, digest in manifest["files"].items():
+        assert sha256_of(run.directory / name) == digest, name
+
+
+def test_every_step_is_a_point_in_the_metrics(run: fastft.Run) -> None:
+    points = [point for point in run.metrics() if "loss" in point]
+    assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
+    assert all(point["tokens_per_second"] > 0 for point in points)
+
+
+def test_held_out_rows_are_kept_and_not_trained_on(run: fastft.Run) -> None:
+    held_out = [json.loads(line) for line in run.heldout_path.read_text().splitlines()]
+    assert len(held_out) == 4
+    assert run.manifest()["data"]["train"]["rows"] == 36
+
+
+def test_the_chatter_of_libraries_is_in_the_log_and_not_on_the_terminal(
+    run: fastft.Run, output: io.StringIO
+) -> None:
+    assert "Unsloth" in run.log_path.read_text()
+    shown = output.getvalue()
+    assert "Unsloth" not in shown
+    assert "step 6/6" in shown
+
+
+def test_the_adapter_really_changes_the_model(run: fastft.Run) -> None:
+    from safetensors.numpy import load_file
+
+    tensors = load_file(run.adapter / "adapter_model.safetensors")
+    assert all(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
+
+
+def test_a_second_run_of_the_same_name_leaves_the_first_alone(run: fastft.Run, data: Path) -> None:
+    before = sha256_of(run.manifest_path)
+    second = fastft.train(_recipe(data, max_steps=1), output_dir=run.directory, console=Console(file=io.StringIO()))
+    assert second.directory.name == "first-2"
+    assert sha256_of(run.manifest_path) == before
+
+
+def test_interrupted_and_resumed_ends_at_the_same_bytes(
+    run: fastft.Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fastft.progress
+
+    whole = fastft.progress.progress_callback
+
+    def interrupting(console: Console, metrics: Path) -> Any:
+        callback = whole(console, metrics)
+
+        def on_step_begin(args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG001
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+        callback.on_step_begin = on_step_begin
+        return callback
+
+    quiet = Console(file=io.StringIO())
+    with monkeypatch.context() as patch:
+        patch.setattr(fastft.progress, "progress_callback", interrupting)
+        with pytest.raises(TrainingError, match="stopped at step 5 of 6: interrupted") as caught:
+            fastft.train(_recipe(data), output_dir=tmp_path / "run", console=quiet)
+    assert "from step 3" in caught.value.hint
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+    resumed = fastft.train(_recipe(data), output_dir=tmp_path / "run", resume=True, console=quiet)
+    assert resumed.directory == tmp_path / "run"
+    weights = "adapter/adapter_model.safetensors"
+    assert resumed.manifest()["files"][weights] == run.manifest()["files"][weights]
+    assert [p["step"] for p in resumed.metrics() if "loss" in p] == [1, 2, 3, 4, 5, 6]
+    assert [p["loss"] for p in resumed.metrics() if "loss" in p] == [p["loss"] for p in run.metrics() if "loss" in p]
+
+
+def test_resuming_refuses_another_recipe_and_other_data(data: Path, tmp_path: Path) -> None:
+    from fastft.run import Run
+
+    moved = tmp_path / "chats.jsonl"
+    moved.write_text(data.read_text())
+    recipe = fastft.load_recipe(_recipe(moved))
+    Run.create(tmp_path / "run", recipe.to_yaml())
+    with pytest.raises(RecipeError, match=r"training\.max_steps was 6 and is 7"):
+        fastft.train(_recipe(moved, max_steps=7), output_dir=tmp_path / "run", resume=True)
+    from fastft.resume import guard_same_data
+
+    guard_same_data(Run(tmp_path / "run"), {"fingerprint": "a" * 64}, resumed=False)
+    with pytest.raises(DatasetError, match="changed since"):
+        fastft.train(_recipe(moved), output_dir=tmp_path / "run", resume=True, console=Console(file=io.StringIO()))

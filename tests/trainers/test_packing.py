@@ -1,0 +1,65 @@
+"""Packing on the CPU, where Unsloth switches it off: packed examples must not see each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastft.backend import import_unsloth, trainable_parameters
+from fastft.data.conversation import Example
+
+pytestmark = pytest.mark.slow
+
+
+def _examples() -> list[Example]:
+    lengths = [5, 17, 9, 30, 3, 12, 22, 8]
+    rows = [[(7 * i + 13 * j) % 500 + 5 for j in range(n)] for i, n in enumerate(lengths)]
+    return [Example(ids, [-100, -100, *ids[2:]], f"row {i}") for i, ids in enumerate(rows)]
+
+
+@pytest.fixture(scope="module")
+def trainer(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
+    fast_language_model = import_unsloth()
+    from fastft.trainers.sft import build_trainer
+
+    model, tokenizer = fast_language_model.from_pretrained(str(tiny), max_seq_length=64, load_in_4bit=True)
+    model = fast_language_model.get_peft_model(model, r=8, use_gradient_checkpointing=False)
+    arguments = {"max_length": 64, "packing": True, "per_device_train_batch_size": 1, "max_steps": 1, "bf16": False}
+    return build_trainer(model, tokenizer, _examples(), [], arguments, tmp_path_factory.mktemp("checkpoints"))
+
+
+def test_every_token_and_label_is_fed_once_and_document_starts_are_not_learned(trainer) -> None:
+    fed = [batch for batch in trainer.get_train_dataloader()]
+    ids = sorted(i for batch in fed for i in batch["input_ids"].flatten().tolist())
+    assert ids == sorted(i for example in _examples() for i in example.input_ids)
+    supervised = sum(int((batch["labels"] != -100).sum()) for batch in fed)
+    assert supervised == sum(example.supervised for example in _examples())
+    assert all("attention_mask" not in batch for batch in fed)
+    assert len(fed) == 2  # 106 tokens in packs of 64
+
+
+def test_packed_logits_equal_the_examples_alone(trainer) -> None:
+    import torch
+
+    model = trainer.model.eval()
+    alone = {}
+    for example in _examples():
+        with torch.no_grad():
+            alone[tuple(example.input_ids)] = model(torch.tensor([example.input_ids]), use_cache=False).logits[0]
+    compared = 0
+    for batch in trainer.get_train_dataloader():
+        with torch.no_grad():
+            packed = model(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[0]
+        starts = [i for i, p in enumerate(batch["position_ids"][0].tolist()) if p == 0] + [packed.shape[0]]
+        for start, end in zip(starts, starts[1:], strict=False):
+            document = tuple(batch["input_ids"][0, start:end].tolist())
+            # bfloat16 compute: one rounding step of a logit near 16 is 0.125
+            torch.testing.assert_close(packed[start:end].float(), alone[document].float(), atol=0.13, rtol=0.02)
+            compared += 1
+    assert compared == len(_examples())
+
+
+def test_the_adapter_is_float32(trainer) -> None:
+    kinds = {str(parameter.dtype) for _, parameter in trainable_parameters(trainer.model)}
+    assert kinds == {"torch.float32"}
