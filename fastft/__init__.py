@@ -22,7 +22,7 @@ _PUBLIC = {
     "check": "fastft.checking",
     "train": "fastft.training",
     "Run": "fastft.run",
-    "export": "fastft.exporters",
+    "export": "fastft.exporting",
     "verify": "fastft.verification",
     "ChatSession": "fastft.chat",
     "FastftError": "fastft.errors",
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from fastft.chat import ChatSession
     from fastft.checking import check
     from fastft.errors import FastftError
-    from fastft.exporters import export
+    from fastft.exporting import export
     from fastft.recipe.load import load_recipe
     from fastft.recipe.schema import Recipe
     from fastft.run import Run

@@ -156,10 +156,10 @@ def export(
     """
     from rich.console import Console
 
-    from fastft.exporters import export as export_it
+    from fastft.exporting import export as export_it
 
     chosen = formats or (("gguf",) if quantization else ())
-    export_it(run, chosen, quantization, overwrite=overwrite, verify=not no_verify, console=Console())
+    export_it(run, chosen, quantization, overwrite=overwrite, verify=False if no_verify else None, console=Console())
 
 
 @main.command(short_help="Compare every export of a run with the trained model.")

@@ -101,9 +101,7 @@ class TextModel:
             )
         return out[:, width:].tolist()
 
-    def settings(
-        self, max_new_tokens: int, *, temperature: float = 0.0, stop_ids: Sequence[int] | None = None
-    ) -> Any:
+    def settings(self, max_new_tokens: int, *, temperature: float = 0.0, stop_ids: Sequence[int] | None = None) -> Any:
         """A GenerationConfig of its own: what the folder's may say of sampling or lengths has no effect."""
         from transformers import GenerationConfig
 
@@ -180,9 +178,7 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> Any:
         raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=_REBUILD) from error
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would go on with random weights
-        raise ModelError(
-            f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=_REBUILD
-        )
+        raise ModelError(f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=_REBUILD)
     return model
 
 
@@ -200,7 +196,9 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
 
 def _stop_and_pad(folder: Path, base: Path) -> tuple[list[int], int]:
     """Stop and padding ids of `folder`'s generation config; where it has none, those of the base's config."""
-    path = next((p / "generation_config.json" for p in (folder, base) if (p / "generation_config.json").is_file()), None)
+    path = next(
+        (p / "generation_config.json" for p in (folder, base) if (p / "generation_config.json").is_file()), None
+    )
     settings = json.loads((path or base / "config.json").read_text(encoding="utf-8"))
     stops = settings.get("eos_token_id")
     stops = stops if isinstance(stops, list) else [stops] if stops is not None else []

@@ -317,7 +317,9 @@ class _Collector:
         return bool(text) and self._on_text is not None and not self._on_text(text)
 
 
-_UNSUPPORTED = "Make the file again (fastft export RUN --overwrite); if it stays so, this llama.cpp doesn't know the model."
+_UNSUPPORTED = (
+    "Make the file again (fastft export RUN --overwrite); if it stays so, this llama.cpp doesn't know the model."
+)
 
 
 def _check_file(path: Path) -> None:

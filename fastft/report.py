@@ -45,9 +45,11 @@ def check_report(checked: CheckReport) -> RenderableType:
 
 
 def _defaults(checked: CheckReport) -> RenderableType:
-    chosen = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    chosen = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
+    for _ in range(4):
+        chosen.add_column(no_wrap=True)
     for index, default in enumerate(checked.defaults):
-        label = Text("chosen".ljust(_LABEL_WIDTH) if index == 0 else "", style="bold cyan")
+        label = Text("chosen".ljust(_LABEL_WIDTH - 1) if index == 0 else "", style="bold cyan")
         chosen.add_row(label, f"{default.key}", f"{default.value}", Text(default.reason, style="dim"))
     return chosen
 
@@ -109,6 +111,11 @@ def _short(run: Run) -> str:
     return str(run.directory.relative_to(here) if run.directory.is_relative_to(here) else run.directory)
 
 
-def _facts(facts: Iterable[tuple[str, str]]) -> Text:
-    lines = [Text.assemble((label.ljust(_LABEL_WIDTH), "bold cyan"), value) for label, value in facts]
-    return Text("\n").join(lines)
+def _facts(facts: Iterable[tuple[str, str]]) -> Table:
+    """A label and what it says, a line each; a long one is folded below itself, not below its label."""
+    grid = Table.grid(padding=0)
+    grid.add_column(width=_LABEL_WIDTH, no_wrap=True, style="bold cyan")
+    grid.add_column(overflow="fold")
+    for label, value in facts:
+        grid.add_row(label, Text(value))
+    return grid

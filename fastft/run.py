@@ -138,7 +138,7 @@ class Run:
         self, formats: Sequence[str] = (), quantization_method: Sequence[str] | str = (), **options: Any
     ) -> list[Path]:
         """Export and verify; empty arguments mean what the run's recipe says. See `fastft.export`."""
-        from fastft.exporters import export
+        from fastft.exporting import export
 
         return export(self, formats, quantization_method, **options)
 

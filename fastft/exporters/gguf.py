@@ -61,7 +61,7 @@ def convert(merged: Path, out: Path, *, name: str) -> str:
     import torch
 
     kind = _FILE_TYPES[json.loads((merged / "config.json").read_text(encoding="utf-8"))["dtype"]]
-    conversion, gguf = _llama_cpp("conversion"), _llama_cpp("gguf")
+    conversion, gguf = import_llama_cpp("conversion"), import_llama_cpp("gguf")
     file_type = {
         "bf16": gguf.LlamaFileType.MOSTLY_BF16,
         "f16": gguf.LlamaFileType.MOSTLY_F16,
@@ -97,8 +97,8 @@ def llama_cpp_sources() -> Path:
     return Path(spec.submodule_search_locations[0]) / "llama.cpp"
 
 
-def _llama_cpp(module: str) -> ModuleType:
-    """Import a module of llama.cpp's sources; only the export process does, so its path stays out of others."""
+def import_llama_cpp(module: str) -> ModuleType:
+    """A module of llama.cpp's sources (`conversion`, `gguf`). Only the export process and tests need it."""
     import importlib
 
     for folder in (llama_cpp_sources(), llama_cpp_sources() / "gguf-py"):

@@ -7,10 +7,9 @@ from functools import cache
 from typing import Any
 
 from fastft.recipe.describe import flatten
-from fastft.recipe.document import MISSING as MISSING
 from fastft.recipe.document import KeyPath
-from fastft.recipe.foreign import FOREIGN_VALUES as FOREIGN_VALUES
-from fastft.recipe.foreign import TOOLS, Ours, foreign_key
+from fastft.recipe.foreign import TOOLS, foreign_key
+from fastft.recipe.owned import OWNED
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import listed, nearest
 from fastft.recipe.training_arguments import settable
@@ -40,14 +39,14 @@ def unknown_key(path: KeyPath) -> tuple[str, str, str]:
     """found, expected and hint for a key the schema has no place for."""
     section, key = ("", str(path[0])) if len(path) == 1 else (str(path[0]), str(path[1]))
     valid = sections().get(section, top_level())
-    homes = [home for home, keys in sections().items() if key in keys and home != section]
-    near = nearest(key, valid)
-    foreign = foreign_key(section, key)
-    if foreign is not None:
-        return "unknown key", "", foreign.text
-    if homes and not (near and section and nearest(key, valid, cutoff=0.9)):
+    homes = [home for home, keys in sections().items() if key in keys]
+    if ours := foreign_key(section, key):
+        return "unknown key", "", ours.text
+    if homes:
         return "unknown key here", "", f"{key} belongs in {' or '.join(f'{home}:' for home in homes)}"
-    if near:
+    if key in OWNED:
+        return "fastft sets this itself", "", sentence(OWNED[key])
+    if near := nearest(key, valid):
         return "unknown key", "", f"Did you mean {near}?"
     return "unknown key", "", _anywhere(section, key, valid)
 
@@ -57,8 +56,29 @@ def _anywhere(section: str, key: str, valid: tuple[str, ...]) -> str:
         if near := nearest(key, keys, cutoff=0.8):
             return f"Did you mean {home}.{near}?"
     if section == "training":
-        return "training: takes the fields of the installed TRL's SFTConfig"
+        return "training: takes the fields of SFTConfig in the installed TRL"
     return f"{section + ':' if section else 'A recipe'} takes {listed(valid, limit=20)}"
+
+
+def as_section(section: str, value: Any) -> str:
+    """How a section is written that was given a single value."""
+    first = {"model": "model_name", "data": "path", "lora": "r", "export": "formats", "evaluation": "prompts"}
+    if section == "lora" and isinstance(value, bool):
+        return "Write lora: {r: 16}, or lora: null with model.full_finetuning: true"
+    return f"Write {section}: {{{first[section]}: {value}}}" if section in first else ""
+
+
+def meant(path: KeyPath) -> str:
+    """The "section.key" that an unknown key was most likely meant to be, or ""."""
+    section, key = ("", str(path[0])) if len(path) == 1 else (str(path[0]), str(path[1]))
+    if ours := foreign_key(section, key):
+        return ours.target
+    near = nearest(key, sections().get(section, ()))
+    return f"{section}.{near}" if near else ""
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def example(path: KeyPath) -> str:
@@ -67,11 +87,11 @@ def example(path: KeyPath) -> str:
 
 def whole_recipe(tree: Mapping[str, Any]) -> str:
     """Said once at the end if the file is another tool's recipe."""
-    counts = {tool: len(keys.keys() & tree.keys()) for tool, keys in TOOLS.items()}
+    if isinstance(tree.get("model"), Mapping) and "model_name" in tree["model"]:
+        return ""
+    keys = {*tree, *(key for section in tree.values() if isinstance(section, Mapping) for key in section)}
+    counts = {tool: len(keys & table.keys()) for tool, table in TOOLS.items()}
     tool = max(counts, key=lambda name: counts[name])
-    if counts[tool] < 3 or isinstance(tree.get("model"), Mapping) and tree["model"]:
+    if counts[tool] < 3:
         return ""
     return f"This reads like a recipe for {tool}. recipes/qlora_chat.yaml shows the same job as a fastft recipe."
-
-
-__all__ = ["FOREIGN_VALUES", "MISSING", "Ours", "example", "sections", "top_level", "unknown_key", "whole_recipe"]

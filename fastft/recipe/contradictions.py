@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fastft.recipe.describe import shown
 from fastft.recipe.document import Document, KeyPath
-from fastft.recipe.faults import shown
 from fastft.recipe.paths import is_local
 from fastft.recipe.schema import Recipe
 
@@ -42,7 +42,7 @@ def add_contradictions(recipe: Recipe, document: Document, at_fault: set[KeyPath
     wrong = {path[:2] for path in at_fault}
     for rule in RULES:
         for clash in rule(given):
-            paths = [tuple(key.split(".")) for key in clash.keys]
+            paths: list[KeyPath] = [tuple(key.split(".")) for key in clash.keys]
             if not any(path in wrong or path[:1] in wrong for path in paths):
                 _add(document, clash, paths)
 
@@ -120,8 +120,6 @@ def _held_out(given: Given) -> Iterator[Clash]:
         "load_best_model_at_end": bool,
         "eval_on_start": bool,
         "eval_packing": lambda value: value is not None,
-        "eval_steps": lambda value: value is not None,
-        "per_device_eval_batch_size": lambda value: value is not None,
     }
     for key, needs in needing.items():
         if key in given.recipe.training and needs(given.training(key)):
@@ -146,7 +144,7 @@ def _strategies(given: Given) -> Iterator[Clash]:
 
 
 def _best_model(given: Given) -> Iterator[Clash]:
-    if not given.training("load_best_model_at_end"):
+    if not given.training("load_best_model_at_end") or given.recipe.data.eval_split is None:
         return
     evaluates, saves = given.training("eval_strategy", "no"), given.training("save_strategy", "steps")
     keys = ("training.load_best_model_at_end", "training.eval_strategy", "training.save_strategy")

@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
+from fastft.recipe import yaml_text
 from fastft.recipe.suggest import listed
 
 _WORDS = {
@@ -20,6 +21,12 @@ _WORDS = {
     type(None): "null",
     Any: "any value",
 }
+
+
+def shown(value: Any) -> str:
+    """A value as found, on one short line, spelled as YAML spells it."""
+    text = f'"{value}"' if isinstance(value, str) else yaml_text.flow(value)
+    return f"found {text if len(text) <= 60 else text[:57] + '...'}"
 
 
 def expectation(field: FieldInfo) -> str:

@@ -57,7 +57,8 @@ class Document:
     def where(self, path: KeyPath) -> str:
         """ "recipe.yaml:12 training.learning_rate", or "override training.learning_rate=5"."""
         place, key = self.place(path), dotted(path)
-        return place.text if place.override == key else f"{place.text} {key}".rstrip()
+        said = place.override and key.partition("[")[0] == place.override
+        return place.text if said else f"{place.text} {key}".rstrip()
 
     def add(self, path: KeyPath, found: str, expected: str, hint: str = "") -> None:
         self.faults.append((self.place(path), Fault(self.where(path), found, expected, hint)))
@@ -75,12 +76,10 @@ def dotted(path: KeyPath) -> str:
 def reach(tree: Any, path: KeyPath) -> Any:
     """The value at a path of nested dicts and lists, or MISSING."""
     for part in path:
-        if isinstance(tree, Mapping) and part in tree:
-            tree = tree[part]
-        elif isinstance(tree, list) and isinstance(part, int) and part < len(tree):
-            tree = tree[part]
-        else:
+        inside: Any = dict(enumerate(tree)) if isinstance(tree, list) else tree
+        if not isinstance(inside, Mapping) or part not in inside:
             return MISSING
+        tree = inside[part]
     return tree
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from fastft.recipe import advice, yaml_text
-from fastft.recipe.describe import choices, expectation, flatten, item_type
-from fastft.recipe.document import Document, KeyPath, reach
+from fastft.recipe import advice
+from fastft.recipe.describe import choices, expectation, flatten, item_type, shown
+from fastft.recipe.document import MISSING, Document, KeyPath, dotted, reach
+from fastft.recipe.foreign import FOREIGN_VALUES
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import nearest
 from fastft.recipe.training_arguments import training_field
@@ -22,13 +23,17 @@ _FOLLOWS = "default_factory_not_called"
 
 def add_schema_faults(document: Document, error: ValidationError) -> set[KeyPath]:
     """Turn each thing pydantic refused into a fault, one a path. Returns the paths at fault."""
-    paths: set[KeyPath] = set()
+    details: dict[KeyPath, ErrorDetails] = {}
     for detail in error.errors(include_url=False):
-        path = _written(document, detail)
-        if detail["type"] != _FOLLOWS and path not in paths:
-            paths.add(path)
+        if detail["type"] != _FOLLOWS:
+            details.setdefault(_written(document, detail), detail)
+    unknown = [path for path, detail in details.items() if detail["type"] == "extra_forbidden"]
+    misspelt = {advice.meant(path) for path in unknown}
+    for path, detail in details.items():
+        # A required key that stands there under another name is one fault, not two.
+        if detail["type"] != "missing" or dotted(path) not in misspelt:
             document.add(path, *_parts(path, detail))
-    return paths
+    return set(details)
 
 
 def _written(document: Document, detail: ErrorDetails) -> KeyPath:
@@ -36,21 +41,17 @@ def _written(document: Document, detail: ErrorDetails) -> KeyPath:
     path: KeyPath = detail["loc"]
     if detail["type"] == "missing":
         return path
-    tree: Any = document.tree
-    for depth, part in enumerate(path):
-        if not isinstance(tree, (dict, list)) or reach(tree, (part,)) is advice.MISSING:
-            return path[:depth]
-        tree = tree[part]
-    return path
+    # A path that is not in the tree ends with pydantic's own labels.
+    return next(path[:n] for n in range(len(path), -1, -1) if reach(document.tree, path[:n]) is not MISSING)
 
 
 def _parts(path: KeyPath, detail: ErrorDetails) -> tuple[str, str, str]:
     """found, expected, hint"""
-    context = detail.get("ctx", {})
+    context = detail.get("ctx", {}) if detail["type"] in ("recipe", "owned") else {}
     if detail["type"] == "extra_forbidden":
         return advice.unknown_key(path)
     if detail["type"] == "owned":
-        return "fastft sets this itself", "", _sentence(context["reason"])
+        return "fastft sets this itself", "", advice.sentence(context["reason"])
     if detail["type"] == "missing":
         return "missing", _expected(path), advice.example(path)
     value = detail["input"]
@@ -74,12 +75,16 @@ def _hint(path: KeyPath, value: Any) -> str:
     field = field_at(path)
     if field is None:
         return ""
+    if _is_section(field):
+        return advice.as_section(str(path[0]), value)
     kinds = [kind for member in flatten(field.annotation) for kind in (member, *get_args(member))]
     if isinstance(value, str):
-        if meant := advice.FOREIGN_VALUES.get(value.lower()):
+        if meant := FOREIGN_VALUES.get(value.lower()):
             return meant
         near = nearest(value, choices(field.annotation) or choices(item_type(field.annotation)), cutoff=0.5)
         return f"Did you mean {near}?" if near else ""
+    if isinstance(value, list) and not any(get_origin(kind) in (list, tuple) for kind in kinds):
+        return "One value, not a list" if len(value) == 1 else "A recipe takes one; mixtures are not supported yet"
     if str in kinds and isinstance(value, (int, float)) and not choices(field.annotation):
         return f'To mean it as text, put it in quotes: "{shown(value).removeprefix("found ")}".'
     return ""
@@ -105,18 +110,3 @@ def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _is_section(field: FieldInfo) -> bool:
     return any(sections_in(field.annotation)) or field.description == Recipe.model_fields["training"].description
-
-
-def shown(value: Any) -> str:
-    """A value as found, on one short line, spelled as YAML spells it."""
-    if isinstance(value, str):
-        text = f'"{value}"'
-    elif isinstance(value, (Mapping, list)):
-        text = yaml_text.flow(value)
-    else:
-        text = yaml_text.flow([value])[1:-1]
-    return f"found {text if len(text) <= 60 else text[:57] + '...'}"
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -18,7 +18,7 @@ class Ours(NamedTuple):
 
     @property
     def text(self) -> str:
-        said = f"Here it is {self.target}" if self.target else ""
+        said = f"In fastft it is {self.target}" if self.target else ""
         return f"{said}: {self.note}" if said and self.note else said or self.note
 
 
@@ -290,6 +290,7 @@ FOREIGN_VALUES: Mapping[str, str] = {
     "safetensors": "A folder of safetensors is merged_16bit",
     "lora": "The adapter is always kept, in the run's adapter/ folder; it needs no export",
     "ollama": "gguf writes an Ollama Modelfile beside the model",
+    "auto": "Leave the key out and it is chosen",
     "bf16": "Did you mean bfloat16?",
     "fp16": "Did you mean float16?",
     "fp32": "Did you mean float32?",

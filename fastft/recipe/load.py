@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from fastft.errors import Fault, RecipeError
 from fastft.recipe import advice
 from fastft.recipe.contradictions import add_contradictions
-from fastft.recipe.document import Document, KeyPath, from_mapping, reach, read_file
+from fastft.recipe.document import MISSING, Document, KeyPath, from_mapping, plain, reach, read_file
 from fastft.recipe.faults import add_schema_faults
 from fastft.recipe.overrides import apply_overrides
 from fastft.recipe.paths import resolve_paths
@@ -36,7 +35,7 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
     add_contradictions(recipe, document, at_fault)
     if document.faults:
         raise _error(document)
-    return recipe.with_values(source=source.source if isinstance(source, Recipe) else document.path)
+    return recipe.read_from(source.source if isinstance(source, Recipe) else document.path)
 
 
 def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:
@@ -52,7 +51,7 @@ def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:
 def _fill_in(document: Document) -> None:
     """A section with nothing under it is an empty one, but for lora, where null means none."""
     for section in advice.sections():
-        if section != "lora" and document.tree.get(section, advice.MISSING) is None:
+        if section != "lora" and document.tree.get(section, MISSING) is None:
             document.tree[section] = {}
     for section, _ in _REQUIRED:
         document.tree.setdefault(str(section), {})
@@ -68,7 +67,7 @@ def _validate(document: Document) -> tuple[Recipe, set[KeyPath]]:
         return Recipe.model_validate(document.tree), set()
     except ValidationError as error:
         at_fault = add_schema_faults(document, error)
-    pruned = copy.deepcopy(document.tree)
+    pruned = plain(document.tree)
     for path in at_fault:
         _prune(pruned, path)
     for section, key in _REQUIRED:
@@ -80,9 +79,11 @@ def _validate(document: Document) -> tuple[Recipe, set[KeyPath]]:
 
 def _prune(tree: dict[str, Any], path: KeyPath) -> None:
     """Take out the key at fault (of a list or a mapping in a section: the whole of it)."""
-    holder = reach(tree, path[:1]) if len(path) > 1 else tree
-    if isinstance(holder, dict):
-        holder.pop(path[min(1, len(path) - 1)], None)
+    section: Any = reach(tree, path[:1])
+    if len(path) == 1:
+        tree.pop(str(path[0]))
+    elif isinstance(section, dict):
+        section.pop(path[1], None)
 
 
 def _error(document: Document) -> RecipeError:

@@ -52,7 +52,14 @@ def resolve_paths(recipe: Recipe, document: Document, at_fault: set[KeyPath]) ->
         for key, resolve in (("path", _data), ("eval_split", _eval_split), ("chat_template", _template))
         if isinstance(value := getattr(data, key), str) and ("data", key) not in at_fault
     }
-    return recipe.with_values(model=model, data=data.model_copy(update=updates))
+    if ("output_dir",) not in at_fault:
+        _output_dir(finder, recipe.output_dir)
+    return recipe.model_copy(update={"model": model, "data": data.model_copy(update=updates)})
+
+
+def _output_dir(finder: _Finder, text: str) -> None:
+    if Path(text).expanduser().is_file():
+        finder.document.add(("output_dir",), f'found "{text}", a file', "a folder that fastft makes")
 
 
 def is_local(text: str) -> bool:
@@ -85,7 +92,7 @@ def _data(finder: _Finder, text: str) -> str:
     found = finder.find(text)
     if found is not None and found.is_file():
         return str(found)
-    if found is not None and not _HUB_ID.fullmatch(text):
+    if found is not None:
         inside = [entry.name for entry in sorted(found.iterdir()) if _DATA_SUFFIX.search(entry.name)]
         hint = f"It holds {listed(inside, limit=6)}." if inside else ""
         finder.document.add(path, f'found "{text}", a folder', wanted, hint)

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
 )
@@ -31,7 +32,7 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 class Section(BaseModel):
     """Base of the sections: frozen, no unknown keys, no NaN or infinity, no boolean taken for a number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -42,15 +43,18 @@ class Section(BaseModel):
 class ModelSection(Section):
     """What is trained: arguments of Unsloth's `FastLanguageModel.from_pretrained`."""
 
-    model_name: NonEmpty = Field(description="A Hub id (owner/name), a local folder, or fastft/tiny.")
+    model_name: NonEmpty = Field(
+        description="The model to start from.",
+        json_schema_extra={"expected": "a Hub id (owner/name), a local folder, or fastft/tiny"},
+    )
     max_seq_length: int = Field(2048, ge=8, description="Longest sequence in tokens the model is set up for.")
     load_in_8bit: bool = Field(False, description="Load the frozen base in 8 bits.")
     load_in_16bit: bool = Field(False, description="Load the frozen base in 16 bits (plain LoRA).")
     full_finetuning: bool = Field(False, description="Train every weight; then there is no lora section.")
     # Declared after the fields its default is made from.
     load_in_4bit: bool = Field(
-        default_factory=lambda given: not any(
-            given.get(key) for key in ("load_in_8bit", "load_in_16bit", "full_finetuning")
+        default_factory=lambda given: (
+            not any(given.get(key) for key in ("load_in_8bit", "load_in_16bit", "full_finetuning"))
         ),
         description="Load the frozen base in 4 bits (QLoRA). On unless another way of loading is chosen.",
     )
@@ -85,7 +89,10 @@ class LoraSection(Section):
 class DataSection(Section):
     """What is learned from."""
 
-    path: NonEmpty = Field(description="A local .jsonl, .json, .csv or .parquet file, or a Hub id (owner/name).")
+    path: NonEmpty = Field(
+        description="The data set; relative paths are tried beside the recipe, then under the current folder.",
+        json_schema_extra={"expected": "a local .jsonl, .json, .csv or .parquet file, or a Hub id (owner/name)"},
+    )
     name: NonEmpty | None = Field(None, description="Subset of the data set on the Hub.")
     split: NonEmpty = Field("train", description="Split of the data set on the Hub.")
     revision: NonEmpty | None = Field(None, description="Branch, tag or commit of the data set on the Hub.")
@@ -151,11 +158,28 @@ class Recipe(Section):
     lora: LoraSection | None = Field(None, description="The LoRA update; null with model.full_finetuning.")
     data: DataSection = Field(description="What is learned from.")
     method: Literal["sft"] = Field("sft", description="How: supervised fine-tuning.")
-    training: TrainingSection = Field(MappingProxyType({}), description="Fields of TRL's SFTConfig, as set.")
-    evaluation: EvaluationSection = Field(EvaluationSection(), description="What is asked before and after.")
-    export: ExportSection = Field(ExportSection(), description="What is made of the trained model.")
+    training: TrainingSection = Field(
+        default_factory=lambda: MappingProxyType({}), description="Fields of TRL's SFTConfig, as set."
+    )
+    evaluation: EvaluationSection = Field(
+        default_factory=lambda: EvaluationSection.model_validate({}), description="What is asked before and after."
+    )
+    export: ExportSection = Field(
+        default_factory=lambda: ExportSection.model_validate({}), description="What is made of the trained model."
+    )
     output_dir: NonEmpty = Field("runs/recipe", description="The run directory.")
-    source: Path | None = Field(None, exclude=True, description="The file the recipe was read from.")
+    _source: Path | None = PrivateAttr(None)
+
+    @property
+    def source(self) -> Path | None:
+        """The file the recipe was read from; no part of its content."""
+        return self._source
+
+    def read_from(self, source: Path | None) -> Self:
+        """A copy that says which file it was read from."""
+        copied = self.model_copy()
+        copied._source = source
+        return copied
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values of every key that has an effect in this recipe, defaults included, in the schema's order."""
@@ -178,7 +202,3 @@ class Recipe(Section):
     def __eq__(self, other: object) -> bool:
         """Equal content; the file it came from doesn't matter."""
         return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
-
-    def with_values(self, **values: Any) -> Self:
-        """A copy with some top-level values replaced, unchecked."""
-        return self.model_copy(update=values)

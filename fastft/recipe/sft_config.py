@@ -24,7 +24,14 @@ _CLASSES = (
     ("trl", "trainer/sft_config.py", "SFTConfig"),
 )
 _ENUM_FILES = ("trainer_utils.py", "training_args.py", "debug_utils.py")
-_PLAIN_TYPES: Mapping[str, Any] = {"int": int, "float": int | float, "bool": bool, "str": str, "dict": dict, "list": list}
+_PLAIN_TYPES: Mapping[str, Any] = {
+    "int": int,
+    "float": int | float,
+    "bool": bool,
+    "str": str,
+    "dict": dict,
+    "list": list,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ def _field(name: str, annotation: ast.expr, value: ast.expr | None) -> ConfigFie
         if isinstance(metadata, ast.Dict)
         else {}
     )
-    default = _literal(given["default"] if "default" in given else value)
+    default = _literal(given.get("default", value))
     declared = _type(annotation)
     if allowed := _literal(notes.get("choices")):
         nullable = type(None) in get_args(declared)

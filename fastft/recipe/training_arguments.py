@@ -17,49 +17,55 @@ from fastft.recipe.owned import OWNED
 from fastft.recipe.sft_config import reporting_integrations, sft_config_fields
 from fastft.recipe.suggest import nearest
 
-Number = int | float
-AtLeastOne = Annotated[int, Ge(1)]
-Share = Annotated[Number, Ge(0), Lt(1)]
-Positive = Annotated[Number, Gt(0)]
-NotNegative = Annotated[Number, Ge(0)]
-Steps = Annotated[Number, Gt(0)]  # whole steps, or below 1 a share of all steps
-Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+_SHARE = (Ge(0), Lt(1))
+_POSITIVE = (Gt(0),)
+_NOT_NEGATIVE = (Ge(0),)
+_AT_LEAST_ONE = (Ge(1),)
+_SEED = (Ge(0), Le(2**32 - 1))
 
-# Narrower than SFTConfig's own annotations, which take any number.
-_NARROWED: Mapping[str, Any] = {
-    "learning_rate": Annotated[Number, Gt(0), Le(1)],
-    "num_train_epochs": Positive,
-    "per_device_train_batch_size": AtLeastOne,
-    "per_device_eval_batch_size": AtLeastOne,
-    "gradient_accumulation_steps": AtLeastOne,
-    "max_length": Annotated[int, Ge(8)],
-    "warmup_steps": NotNegative,
-    "weight_decay": Annotated[Number, Ge(0), Le(1)],
-    "adam_beta1": Share,
-    "adam_beta2": Share,
-    "adam_epsilon": Positive,
-    "max_grad_norm": NotNegative,
-    "label_smoothing_factor": Share,
-    "neftune_noise_alpha": Positive | None,
-    "logging_steps": Steps,
-    "eval_steps": Steps | None,
-    "save_steps": Steps,
-    "eval_delay": NotNegative,
-    "save_total_limit": AtLeastOne | None,
-    "eval_accumulation_steps": AtLeastOne | None,
-    "torch_empty_cache_steps": AtLeastOne | None,
-    "dataloader_num_workers": Annotated[int, Ge(0)],
-    "dataloader_prefetch_factor": AtLeastOne | None,
-    "dataset_num_proc": AtLeastOne | None,
-    "pad_to_multiple_of": AtLeastOne | None,
-    "router_aux_loss_coef": NotNegative | None,
-    "seed": Seed,
-    "data_seed": Seed | None,
+# Bounds that SFTConfig's annotations don't tell. null stays allowed where the field has it.
+_BOUNDS: Mapping[str, tuple[Any, ...]] = {
+    "learning_rate": (Gt(0), Le(1)),
+    "num_train_epochs": _POSITIVE,
+    "per_device_train_batch_size": _AT_LEAST_ONE,
+    "per_device_eval_batch_size": _AT_LEAST_ONE,
+    "gradient_accumulation_steps": _AT_LEAST_ONE,
+    "max_length": (Ge(8),),
+    "warmup_steps": _NOT_NEGATIVE,
+    "weight_decay": (Ge(0), Le(1)),
+    "adam_beta1": _SHARE,
+    "adam_beta2": _SHARE,
+    "adam_epsilon": _POSITIVE,
+    "max_grad_norm": _NOT_NEGATIVE,
+    "label_smoothing_factor": _SHARE,
+    "neftune_noise_alpha": _POSITIVE,
+    "logging_steps": _POSITIVE,
+    "eval_steps": _POSITIVE,
+    "save_steps": _POSITIVE,
+    "eval_delay": _NOT_NEGATIVE,
+    "save_total_limit": _AT_LEAST_ONE,
+    "eval_accumulation_steps": _AT_LEAST_ONE,
+    "torch_empty_cache_steps": _AT_LEAST_ONE,
+    "dataloader_num_workers": _NOT_NEGATIVE,
+    "dataloader_prefetch_factor": _AT_LEAST_ONE,
+    "dataset_num_proc": _AT_LEAST_ONE,
+    "pad_to_multiple_of": _AT_LEAST_ONE,
+    "router_aux_loss_coef": _NOT_NEGATIVE,
+    "seed": _SEED,
+    "data_seed": _SEED,
+}
+# Types narrower than declared. Without a max_length the model's max_seq_length holds, so null means nothing.
+_TYPES: Mapping[str, Any] = {
+    "max_length": int,
     "include_num_input_tokens_seen": bool | Literal["all", "non_padding", "no"],
     "torch_compile_mode": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
-# What an integration of transformers needs to be installed, where the package has another name.
-_PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit", "kubeflow": "kubeflow"}
+# The packages of which one is needed, where a tracker's own name is none.
+_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "azure_ml": ("azureml",),
+    "flyte": ("flytekit",),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+}
 
 
 def check_training(values: Any) -> dict[str, Any]:
@@ -86,7 +92,9 @@ def check_training(values: Any) -> dict[str, Any]:
 def training_field(key: str) -> FieldInfo:
     """Type, bounds and help of one field. Raises KeyError if the installed SFTConfig has none of that name."""
     declared = sft_config_fields()[key]
-    info = FieldInfo.from_annotation(_NARROWED.get(key, declared.annotation))
+    kind, bounds = _TYPES.get(key, declared.annotation), _BOUNDS.get(key, ())
+    bounded: Any = Annotated[kind, *bounds] if bounds else kind
+    info = FieldInfo.from_annotation(bounded)
     info.default, info.description = declared.default, declared.help
     return info
 
@@ -117,8 +125,8 @@ def _check(key: str, value: Any) -> Any:
 @cache
 def _adapter(key: str) -> TypeAdapter[Any]:
     field = training_field(key)
-    annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 
 def _check_max_steps(value: Any) -> int:
@@ -133,17 +141,17 @@ def _check_report_to(value: Any) -> str | list[str]:
     names = value if isinstance(value, list) else [value]
     if names in ([None], [False], ["no"], ["none"], []):
         return "none"
-    known = (*reporting_integrations(), "all")
     for name in names:
-        if name not in known:
-            near = nearest(str(name), [*known, "none"])
-            raise fault(f"none or names of {', '.join(known)}", hint=f"Did you mean {near}?" if near else "")
-        package = _PACKAGES.get(name, name)
-        if name == "tensorboard" and importlib.util.find_spec("tensorboardX"):
-            continue
-        if name != "all" and importlib.util.find_spec(package) is None:
-            raise fault(
-                f"an installed tracker; {package} is not",
-                hint=f"Install it (`uv pip install {package}`) or write report_to: none.",
-            )
+        _check_tracker(str(name))
     return value
+
+
+def _check_tracker(name: str) -> None:
+    known = reporting_integrations()
+    if name not in (*known, "all"):
+        near = nearest(name, [*known, "none", "all"])
+        raise fault(f"none, all, or names of {', '.join(known)}", hint=f"Did you mean {near}?" if near else "")
+    packages = _PACKAGES.get(name, (name,))
+    if name != "all" and not any(map(importlib.util.find_spec, packages)):
+        hint = f"Install it (`uv pip install {packages[0]}`) or write report_to: none"
+        raise fault(f"an installed tracker; {packages[0]} is not", hint=hint)

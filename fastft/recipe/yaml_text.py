@@ -39,6 +39,12 @@ class RecipeYamlDumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+class _FlowDumper(RecipeYamlDumper):
+    pass
+
+
+_FlowDumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str(repr(value)))
+
 for _name, _pattern, _first in _RESOLVERS:
     RecipeYamlLoader.add_implicit_resolver(_TAG + _name, _pattern, _first)
     RecipeYamlDumper.add_implicit_resolver(_TAG + _name, _pattern, _first)
@@ -75,6 +81,6 @@ def scalar(node: yaml.ScalarNode) -> Any:
 
 
 def flow(value: Any) -> str:
-    """`value` on one line, for messages."""
-    text = yaml.dump(value, Dumper=RecipeYamlDumper, default_flow_style=True, width=10_000, allow_unicode=True)
-    return " ".join(text.split())
+    """`value` on one line, for messages; what YAML has no form for is shown as Python shows it."""
+    text = yaml.dump([value], Dumper=_FlowDumper, default_flow_style=True, width=10_000, allow_unicode=True)
+    return " ".join(text.split())[1:-1]

@@ -24,15 +24,15 @@ def choose_defaults(
     batch = int(given.get("per_device_train_batch_size", _batch_size(parameters, examples, on_cpu)))
     accumulation = int(given.get("gradient_accumulation_steps", max(1, _effective_batch(examples) // batch)))
     chosen = [
-        Default("learning_rate", _learning_rate(parameters, lora), _learning_rate_reason(lora)),
-        Default("per_device_train_batch_size", batch, "fits the device"),
+        Default("learning_rate", *_learning_rate(parameters, lora)),
+        Default("per_device_train_batch_size", batch, "size and device"),
         Default("gradient_accumulation_steps", accumulation, f"{batch * accumulation} examples a step"),
-        Default("optim", "adamw_torch_fused" if on_cpu else "adamw_8bit", "8-bit states need a GPU"),
-        Default("lr_scheduler_type", "linear", "as in Unsloth's notebooks"),
-        Default("weight_decay", 0.01, "as in Unsloth's notebooks"),
+        Default("optim", "adamw_torch_fused" if on_cpu else "adamw_8bit", "on the CPU" if on_cpu else "8-bit states"),
+        Default("lr_scheduler_type", "linear", "Unsloth's notebooks"),
+        Default("weight_decay", 0.01, "Unsloth's notebooks"),
         Default("max_length", max_length, "model.max_seq_length"),
         Default("seed", 3407, "Unsloth's"),
-        Default("logging_steps", 1, "every step goes to metrics.jsonl"),
+        Default("logging_steps", 1, "into metrics.jsonl"),
     ]
     if "max_steps" not in given:
         chosen.insert(1, Default("num_train_epochs", _epochs(examples), f"{examples:,} examples"))
@@ -42,7 +42,7 @@ def choose_defaults(
     if not {"save_strategy", "save_steps"} & set(given):
         chosen.append(Default("save_steps", max(1, math.ceil(steps / 4)), "four checkpoints a run"))
     if not {"save_strategy", "save_total_limit"} & set(given):
-        chosen.append(Default("save_total_limit", 2, "the last two are kept"))
+        chosen.append(Default("save_total_limit", 2, "keeps the last two"))
     return tuple(default for default in chosen if default.key not in given)
 
 
@@ -53,17 +53,14 @@ def _steps(arguments: Mapping[str, Any], examples: int) -> int:
     return max(1, round(math.ceil(examples / per_step) * float(arguments["num_train_epochs"])))
 
 
-def _learning_rate(parameters: int, lora: bool) -> float:
+def _learning_rate(parameters: int, lora: bool) -> tuple[float, str]:
+    """(rate, reason). QLoRA (arXiv:2305.14314, appendix B) uses 2e-4 up to 13B and 1e-4 at 33B and 65B."""
     if not lora:
-        return 5e-5 if parameters < 1.5e9 else 2e-5 if parameters < 1.5e10 else 1e-5
+        rate = 5e-5 if parameters < 1.5e9 else 2e-5 if parameters < 1.5e10 else 1e-5
+        return rate, "full fine-tune"
     if parameters < 1e8:
-        return 1e-3
-    return 2e-4 if parameters < 2e10 else 1e-4
-
-
-def _learning_rate_reason(lora: bool) -> str:
-    # QLoRA (arXiv:2305.14314, appendix B): 2e-4 up to 13B, 1e-4 at 33B and 65B.
-    return "QLoRA's choice for this size" if lora else "usual for full fine-tuning at this size"
+        return 1e-3, "LoRA, very small model"
+    return (2e-4 if parameters < 2e10 else 1e-4), "QLoRA paper, this size"
 
 
 def _batch_size(parameters: int, examples: int, on_cpu: bool) -> int:

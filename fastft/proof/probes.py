@@ -1,0 +1,95 @@
+"""What the models are asked: the run's held-out conversations, and prompts on which exports are known to break."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fastft.data.tokenizer import TEMPLATE_DATE, ChatTokenizer
+from fastft.errors import ModelError
+
+MAX_TOKENS = 1024  # of one prompt with its answer; longer conversations are left out, to bound time and memory
+_SYSTEM = {"role": "system", "content": "You answer in one short sentence."}
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+_BUILT_IN: dict[str, list[dict[str, Any]]] = {
+    "plain": [_user("Hello! Who are you?")],
+    "system turn": [_SYSTEM, _user("What is the capital of France?")],
+    "several turns": [
+        _user("My name is Ada."),
+        {"role": "assistant", "content": "Nice to meet you, Ada."},
+        _user("What is my name?"),
+    ],
+    "unicode": [_user("Grüße aus Köln — 你好，世界! Привет. नमस्ते 👩‍👩‍👧 é vs é ﬁ")],
+    "digits": [_user("1234567 + 89 = ? 3.14159, 1,000,000 and 0x1F, 2026-11-21")],
+    "code": [_user("def f(x):\n\treturn  x**2   # a\n\n\nprint(f(3))\r\n{'a': [1, 2]}")],
+    "white space": [_user("  two spaces,\ttab,\n\n\nthree lines  and   more")],
+    "quotes": [_user("\"It's\" isn't 'we'll' <b>&amp;</b> \\n {{ x }} {% y %} I'M you'D")],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A conversation that ends with the user's turn, the prompt the trained tokenizer makes of it, and the answer.
+
+    `whole_ids` is the prompt with the held-out answer as the template closes it; without an answer it is None.
+    """
+
+    place: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+    prompt_ids: list[int]
+    whole_ids: list[int] | None
+    answer: str | None
+
+
+def load_probes(heldout: Path, tokenizer: ChatTokenizer, samples: int) -> list[Probe]:
+    """At most `samples` held-out conversations, then the built-in ones that the template can render."""
+    probes = [*_held_out(heldout, tokenizer, samples), *_built_in(tokenizer)]
+    return [probe for probe in probes if len(probe.whole_ids or probe.prompt_ids) <= MAX_TOKENS]
+
+
+def prompt_ids_now(probe: Probe, tokenizer: ChatTokenizer) -> list[int]:
+    """The prompt with today's date, where a template prints it: what llama.cpp, which uses the clock, must make."""
+    return tokenizer.prompt_ids(probe.messages, tools=probe.tools, now=datetime.now())
+
+
+def _held_out(path: Path, tokenizer: ChatTokenizer, samples: int) -> Iterator[Probe]:
+    if not path.is_file():
+        return
+    taken = 0
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        row = json.loads(line)
+        messages = row["messages"]
+        last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
+        if taken < samples and last > 0:
+            taken += 1
+            yield _probe(f"held-out {number}", messages[:last], messages[last], row.get("tools"), tokenizer)
+
+
+def _built_in(tokenizer: ChatTokenizer) -> Iterator[Probe]:
+    for name, messages in _BUILT_IN.items():
+        try:
+            yield _probe(f"built-in ({name})", messages, None, None, tokenizer)
+        except ModelError:
+            continue  # a template may refuse a system turn, as Gemma's does; training would have been refused too
+
+
+def _probe(
+    place: str,
+    messages: list[dict[str, Any]],
+    answer: dict[str, Any] | None,
+    tools: list[dict[str, Any]] | None,
+    tokenizer: ChatTokenizer,
+) -> Probe:
+    prompt_ids = tokenizer.prompt_ids(messages, tools=tools, now=TEMPLATE_DATE)
+    whole = tokenizer.encode(tokenizer.render([*messages, answer], tools=tools)) if answer else None
+    return Probe(place, messages, tools, prompt_ids, whole, answer["content"] if answer else None)
