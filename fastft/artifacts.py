@@ -46,7 +46,8 @@ _TOKENIZER_FILES = (
 
 def write_heldout(run: Run, conversations: Sequence[Conversation]) -> None:
     """The held-out conversations, a line each, so that exports can be verified from the run directory alone."""
-    lines = [json.dumps({"messages": c.as_dicts()}, ensure_ascii=False) for c in conversations if c.messages]
+    rows = [{"messages": c.as_dicts()} | ({"tools": list(c.tools)} if c.tools else {}) for c in conversations]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows if row["messages"]]
     write_text(run.heldout_path, "".join(line + "\n" for line in lines))
 
 

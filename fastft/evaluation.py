@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
     from fastft.recipe.schema import EvaluationSection
 
-_TOKENS_A_BATCH = 8192
+_TOKENS_A_BATCH = 4096
+_LOGITS_A_CHUNK = 512  # rows of logits that are float32 at once: 0.26 GB with a vocabulary of 128k
 _PROMPTS_A_BATCH = 32
 
 
@@ -64,17 +65,27 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a loaded model (Unsloth's or transformers') in its current state; its weights are left alone."""
     loss, tokens = supervised_loss(model, examples)
-    asked = [c for c in conversations if c.messages and c.messages[-1].role == "assistant"][: section.samples]
-    held_out = [c.as_dicts()[:-1] for c in asked]
-    fixed = [[{"role": "user", "content": prompt}] for prompt in section.prompts]
+    asked = [c for c in conversations if _has_text_answer(c)][: section.samples]
+    held_out = [tokenizer.prompt_ids(c.as_dicts()[:-1], tools=c.tools or None) for c in asked]
+    fixed = [tokenizer.prompt_ids([{"role": "user", "content": prompt}]) for prompt in section.prompts]
     texts = answer(model, tokenizer, [*held_out, *fixed], section.max_new_tokens)
     answers = [
-        Answer(str(c.messages[-2].content) if len(c.messages) > 1 else "", text, c.messages[-1].content)
-        for c, text in zip(asked, texts, strict=False)
+        Answer(_last_question(c), text, c.messages[-1].content)
+        for c, text in zip(asked, texts[: len(asked)], strict=True)
     ]
     prompts = [Answer(p, t) for p, t in zip(section.prompts, texts[len(asked) :], strict=True)]
     perplexity = math.exp(min(loss, 700.0)) if loss is not None else None
     return Evaluation(loss, perplexity, tokens, tuple(answers), tuple(prompts))
+
+
+def _has_text_answer(conversation: Conversation) -> bool:
+    """Whether the row ends with an answer in words; a tool call has many right spellings."""
+    last = conversation.messages[-1] if conversation.messages else None
+    return last is not None and last.role == "assistant" and not last.tool_calls
+
+
+def _last_question(conversation: Conversation) -> str:
+    return next((m.content for m in reversed(conversation.messages[:-1]) if m.role != "assistant"), "")
 
 
 def supervised_loss(model: Any, examples: Sequence[Example]) -> tuple[float | None, int]:
@@ -83,6 +94,7 @@ def supervised_loss(model: Any, examples: Sequence[Example]) -> tuple[float | No
     Token-weighted over the whole set, unlike Trainer.evaluate, which averages the means of batches.
     """
     import torch
+    from torch.nn.functional import cross_entropy
 
     total, count = 0.0, 0
     model.eval()
@@ -90,21 +102,17 @@ def supervised_loss(model: Any, examples: Sequence[Example]) -> tuple[float | No
         ids, mask, labels = (torch.tensor(rows).to(model.device) for rows in _padded(batch))
         with torch.no_grad():
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-        targets = labels[:, 1:]
-        wanted = targets != -100
-        chosen = logits[wanted].float().log_softmax(-1).gather(-1, targets[wanted].unsqueeze(-1))
-        total -= float(chosen.double().sum())
+        wanted = labels[:, 1:] != -100
+        chosen = zip(logits[wanted].split(_LOGITS_A_CHUNK), labels[:, 1:][wanted].split(_LOGITS_A_CHUNK), strict=True)
+        total += sum(float(cross_entropy(rows.float(), targets, reduction="sum")) for rows, targets in chosen)
         count += int(wanted.sum())
     return (total / count, count) if count else (None, 0)
 
 
-def answer(
-    model: Any, tokenizer: ChatTokenizer, prompts: Sequence[list[dict[str, Any]]], max_new_tokens: int
-) -> list[str]:
-    """Greedy answers, in the order of `prompts`; generation ends at the template's end of turn."""
+def answer(model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+    """Greedy answers to rendered prompts, in their order; generation ends at the template's end of turn."""
     import torch
 
-    ids = [tokenizer.prompt_ids(messages) for messages in prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     texts = [""] * len(ids)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.end_of_turn_id

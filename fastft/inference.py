@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,11 @@ class TextModel:
     @property
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits a position, which may be more than the tokenizer has tokens."""
+        return self.model.get_output_embeddings().weight.shape[0]
 
     def close(self) -> None:
         """Give the memory back; the model can't be used after."""
@@ -114,28 +120,50 @@ class TextModel:
         )
 
     def merge(self, dtype: DtypeName) -> None:
-        """Fold the adapter into the weights with PEFT and round them as if saved in `dtype`."""
+        """Fold the adapter, if there is one, into the weights with PEFT, and round them as if saved in `dtype`."""
         import torch
+        from peft import PeftModel
 
-        self.model = self.model.merge_and_unload()
+        if isinstance(self.model, PeftModel):
+            self.model = self.model.merge_and_unload()  # pyright: ignore[reportCallIssue]
         rounded = getattr(torch, dtype)
         for parameter in self.model.parameters():
             parameter.data = parameter.data.to(rounded).to(parameter.dtype)
 
-    def adapted_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(weight name, base weight + adapter's delta) of each module the LoRA adapter changes, in float32.
+    def merged_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name as in the base's files, value in float32) of each weight, the adapter merged in. The model stays.
 
-        The delta is PEFT's own `get_delta_weight`: scaling, rank-stabilised scaling and layout are its business.
+        Each adapted module is merged by PEFT itself, in a copy: scaling, rank-stabilised scaling, DoRA and layout are
+        its business. Holds one module at a time.
         """
-        import torch
+        from peft import PeftModel
         from peft.tuners.lora import LoraLayer
+        from peft.utils import ModulesToSaveWrapper
 
-        with torch.inference_mode():
-            for name, module in self.model.base_model.model.named_modules():
-                if isinstance(module, LoraLayer):
-                    weight: Any = module.get_base_layer().weight
-                    delta = sum(module.get_delta_weight(active) for active in module.active_adapters)
-                    yield f"{name}.weight", weight.float().cpu() + delta.float().cpu()
+        root = self.model.base_model.model if isinstance(self.model, PeftModel) else self.model
+        replaced: list[str] = []
+        for name, module in root.named_modules():
+            if isinstance(module, LoraLayer):
+                replaced.append(name)
+                yield from _named(name, _merged_copy(module))
+            elif isinstance(module, ModulesToSaveWrapper):
+                replaced.append(name)
+                yield from _named(name, module.modules_to_save[module.active_adapters[0]])
+        inside = tuple(f"{name}." for name in replaced)
+        for name, parameter in root.named_parameters():
+            if not name.startswith(inside):
+                yield name, parameter.detach().float().cpu()
+
+
+def _merged_copy(module: Any) -> Any:
+    module = copy.deepcopy(module).float()
+    module.merge()
+    return module.get_base_layer()
+
+
+def _named(prefix: str, module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, parameter in module.named_parameters():
+        yield f"{prefix}.{name}", parameter.detach().float().cpu()
 
 
 def _placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:

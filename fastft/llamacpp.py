@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fastft import llama_abi
 from fastft.errors import ModelError
+from fastft.inference import Generation, StopReason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,15 +24,6 @@ _MAGIC = b"GGUF"
 _DEFAULT_CONTEXT = 4096  # tokens; enough for any prompt met here without reserving a whole long context
 _LOGITS_BYTES = 1 << 27  # of one batch: rows of logits are fetched in pieces of about this size
 Messages = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A greedy answer: `ids` without the stop token, its text, and why it ended."""
-
-    ids: list[int]
-    text: str
-    stop_reason: Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +37,7 @@ class ChatReply:
     text: str
     prompt: str
     prompt_tokens: int
-    stop_reason: Literal["stop", "length"]
+    stop_reason: StopReason
 
 
 class GGUFModel:
@@ -156,10 +148,10 @@ class GGUFModel:
         while len(answer) < max_tokens:
             token = int(rows[-1].argmax())
             if self.is_stop(token):
-                return Generation(answer, self.detokenize(answer), "stop")
+                return Generation(answer, "stop")
             answer.append(token)
             rows = self._decode([token], len(ids) + len(answer) - 1)
-        return Generation(answer, self.detokenize(answer), "length")
+        return Generation(answer, "length")
 
     def render(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """The prompt llama.cpp's chat endpoint feeds for `messages`, from the template in the file.

@@ -51,7 +51,8 @@ def make_tokenizer(folder: Path) -> None:
     texts = [turn["content"] for pair in (*COLOURS.items(), *TAUGHT.items()) for turn in conversation(*pair)]
     tokenizer.train_from_iterator([*texts, "system user assistant"], trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML,
+        add_bos_token=False,
     )
     fast.save_pretrained(folder)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from fastft.data.boundaries import BoundaryError, PromptCheck, tokens_of
 from fastft.data.conversation import IGNORE, Conversation, Example
 from fastft.data.faults import RowRefusedError
 from fastft.data.tokenizer import ChatTokenizer
-from fastft.data.turns import HistoryRewrittenError, Rendering, Turn, TurnFinder, control_token
+from fastft.data.turns import HistoryRewrittenError, Rendering, TurnFinder, control_token
 from fastft.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ TrainOn = Literal["assistant", "last", "all"]
 Truncation = Literal["keep_start", "keep_end", "drop"]
 
 _CHUNK = 512  # conversations tokenised at once: enough to keep all cores busy, small enough to keep memory flat
-
-_LONGEST_KEPT_TAIL = 80  # characters; only templates without control tokens have longer ones, and those don't recur
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,6 @@ class Rendered:
     unanswered: int = 0  # turns after the last answer, which are left out
 
 
-class BoundaryError(Exception):
-    """A token reaches across the start of an answer, or the prompt alone is tokenised differently."""
-
-
 class Renderer:
     """Turns conversations into examples of at most `max_length` tokens.
 
@@ -66,7 +61,7 @@ class Renderer:
     ) -> None:
         self._tokenizer = tokenizer
         self._finder = TurnFinder(tokenizer)
-        self._prompts = _PromptCheck(tokenizer)
+        self._prompts = PromptCheck(tokenizer)
         self._max_length = max_length
         self._train_on = train_on
         self._truncation = truncation
@@ -151,9 +146,8 @@ class Renderer:
         labels = [IGNORE] * len(ids)
         for turn in rendering.turns:
             self._prompts.check(ids, rendering.text, turn, encoding)
-            for start, end in turn.spans:
-                first = _token_at(encoding, start)
-                last = len(ids) if end == len(rendering.text) else _token_at(encoding, end)
+            for span in turn.spans:
+                first, last = tokens_of(encoding, span, len(rendering.text))
                 labels[first:last] = ids[first:last]
         return labels
 
@@ -166,20 +160,21 @@ class Renderer:
                 examples.append(self._continued(rendering, conversation.place))
             except RowRefusedError as error:
                 dropped.append(Dropped(conversation.place, error.reason, error.detail))
+            except BoundaryError:
+                dropped.append(
+                    Dropped(conversation.place, "an answer has no place among the tokens", f"turn {index + 1}")
+                )
         return self._cut(conversation, examples, tuple(dropped), split=True)
 
     def _continued(self, rendering: Rendering, place: str) -> Example:
-        turn, text = rendering.turns[0], rendering.text
-        pieces, cursor = [(text[: turn.prompt_end], False)], turn.prompt_end
+        (turn,), text = rendering.turns, rendering.text
+        prompt, answer = self._tokenizer.encode_batch([text[: turn.prompt_end], text[turn.prompt_end :]])
+        ids = [*prompt.ids, *answer.ids]
+        labels = [IGNORE] * len(ids)
         for start, end in turn.spans:
-            pieces += [(text[cursor:start], False), (text[start:end], True)]
-            cursor = end
-        ids: list[int] = []
-        labels: list[int] = []
-        for piece, learned in pieces:
-            piece_ids = self._tokenizer.encode(piece) if piece else []
-            ids += piece_ids
-            labels += piece_ids if learned else [IGNORE] * len(piece_ids)
+            span = (start - turn.prompt_end, end - turn.prompt_end)
+            first, last = (len(prompt.ids) + at for at in tokens_of(answer, span, len(text) - turn.prompt_end))
+            labels[first:last] = ids[first:last]
         # A tokenizer that marks the start of a text (SentencePiece) would change the answer's first word.
         if self._tokenizer.decode(ids) != self._tokenizer.decode(self._tokenizer.encode(text)):
             raise RowRefusedError(
@@ -237,52 +232,6 @@ class _Split:
     """Render these messages (indices of assistant turns) one by one."""
 
     wanted: Sequence[int]
-
-
-class _PromptCheck:
-    """Proves that the ids before a turn are those of its prompt encoded alone.
-
-    Added tokens cut the text before it is tokenised, so only what follows the last of them can differ; that
-    tail ("assistant\\n") is nearly always the same string and its ids are kept.
-    """
-
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._added = tokenizer.added_ids
-        self._tails: dict[str, list[int]] = {}
-
-    def check(self, ids: list[int], text: str, turn: Turn, encoding: Encoding) -> None:
-        """Raises BoundaryError."""
-        end = _token_at(encoding, turn.prompt_end)
-        begin = end
-        while begin > 0 and ids[begin - 1] not in self._added:
-            begin -= 1
-        begin = max(begin - 1, 0)  # with the added token itself, so that the tail is tokenised as inside the text
-        tail = text[_start_of(encoding, begin) : turn.prompt_end]
-        if self._encoded(tail) != ids[begin:end]:
-            raise BoundaryError
-
-    def _encoded(self, tail: str) -> list[int]:
-        if len(tail) > _LONGEST_KEPT_TAIL:
-            return self._tokenizer.encode(tail)
-        if tail not in self._tails:
-            self._tails[tail] = self._tokenizer.encode(tail)
-        return self._tails[tail]
-
-
-def _token_at(encoding: Encoding, char: int) -> int:
-    """The token that begins at character `char`. Raises BoundaryError if none does."""
-    token = encoding.char_to_token(char)
-    if token is None or _start_of(encoding, token) != char:
-        raise BoundaryError
-    return token
-
-
-def _start_of(encoding: Encoding, token: int) -> int:
-    span = encoding.token_to_chars(token)
-    if span is None:
-        raise BoundaryError
-    return span[0]
 
 
 def _first_supervised(example: Example) -> int:

@@ -55,7 +55,7 @@ class ChatTokenizer:
         _check_added_tokens(backend, config, folder)
         specials = _special_tokens(config, _read_json(folder / "special_tokens_map.json"), backend, folder)
         tokenizer = cls(folder, backend, specials, find_template(folder, config, chat_template))
-        tokenizer._check_template(chat_template)
+        tokenizer.check_template(chat_template)
         return tokenizer
 
     @property
@@ -195,7 +195,7 @@ class ChatTokenizer:
     def _rendered_probe(self) -> str:
         return self.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": _PROBE}])
 
-    def _check_template(self, chosen: str | None) -> None:
+    def check_template(self, chosen: str | None) -> None:
         name = f"data.chat_template {chosen!r}" if chosen else "the model's own chat template"
         try:
             rendered = self._rendered_probe()

@@ -64,6 +64,7 @@ def _convert_rows(descriptor: int, tensor: TensorInfo, first: int, count: int, w
     raw = os.pread(descriptor, count * row_bytes, tensor.offset + first * row_bytes)
     if len(raw) != count * row_bytes:
         raise ExportError(f"The file ends inside {tensor.name}", hint="Make it again: fastft export RUN --overwrite")
+    _refuse_unsound(tensor.name, GGMLType(tensor.type), raw, len(raw))
     if tensor.type == wanted:
         return raw
     values = _as_f32(raw, GGMLType(tensor.type), count * tensor.columns)
@@ -72,8 +73,7 @@ def _convert_rows(descriptor: int, tensor: TensorInfo, first: int, count: int, w
     kind = GGMLType(wanted)
     packed = np.empty(count * kind.row_bytes(tensor.columns), np.uint8)
     library().ggml_quantize_chunk(kind, values.ctypes.data, packed.ctypes.data, 0, count, tensor.columns, None)
-    if not library().ggml_validate_row_data(kind, packed.ctypes.data, packed.nbytes):
-        raise ExportError(f"{tensor.name} holds values that {kind.name.lower()} can't store (infinite or NaN)")
+    _refuse_unsound(tensor.name, kind, packed.ctypes.data, packed.nbytes)
     return packed.data
 
 
@@ -83,6 +83,11 @@ def _as_f32(raw: bytes, kind: GGMLType, count: int) -> np.ndarray:
     values = np.empty(count, np.float32)
     getattr(library(), _TO_F32[kind])(raw, values.ctypes.data, count)
     return values
+
+
+def _refuse_unsound(name: str, kind: GGMLType, data: bytes | int, size: int) -> None:
+    if not library().ggml_validate_row_data(kind, data, size):
+        raise ExportError(f"{name} holds infinite or NaN values as {kind.name.lower()}")
 
 
 def _refuse_overflow(name: str, values: np.ndarray) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
 KEPT = 1024  # likeliest tokens kept of each distribution; a whole one of a large vocabulary is 600 kB a position
+_IMPOSSIBLE = -1e4  # the log-probability put in the place of NaN and minus infinity, so that sums stay finite
 _COMPARED = 10  # likeliest tokens whose log-probabilities are compared one by one
 Logprobs = Callable[[Sequence[int]], "np.ndarray"]  # ids -> float32 [len(ids), vocabulary]
 
@@ -58,7 +59,6 @@ class Comparison:
     kl_place: str = ""
     largest: Difference | None = None
     first_choice: Difference | None = None
-    vocabularies: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def kl_mean(self) -> float:
@@ -73,8 +73,8 @@ class Comparison:
         """Compare one sequence; `found` is the other engine's log-probabilities, [positions, vocabulary]."""
         import numpy as np
 
-        if not np.isfinite(found[np.arange(len(found)), reference.tokens[:, 0]]).all():
-            found = np.nan_to_num(found, nan=-np.inf)
+        if np.isnan(found[:, 0]).any():  # one NaN among the logits makes the whole row NaN
+            found = np.nan_to_num(found, nan=_IMPOSSIBLE)
         theirs = np.take_along_axis(found, reference.tokens, -1)
         self._add_largest(reference, theirs)
         self._add_kl(reference, theirs)
@@ -96,7 +96,7 @@ class Comparison:
         """KL(reference || found) in nats over the kept tokens, all others taken as one (a lower bound of the whole)."""
         import numpy as np
 
-        ours, theirs = reference.logprobs.astype(np.float64), np.maximum(theirs.astype(np.float64), -1e4)
+        ours, theirs = reference.logprobs.astype(np.float64), np.maximum(theirs.astype(np.float64), _IMPOSSIBLE)
         kl = (np.exp(ours) * (ours - theirs)).sum(-1)
         rest, their_rest = (np.clip(1 - np.exp(x).sum(-1), 1e-12, 1) for x in (ours, theirs))
         kl = np.maximum(kl + rest * (np.log(rest) - np.log(their_rest)), 0)

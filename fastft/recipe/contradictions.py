@@ -241,9 +241,9 @@ def _hub_only(given: Given) -> Iterator[Clash]:
         if isinstance(data.eval_split, str) and not is_local(data.eval_split):
             found = f'found "{data.eval_split}" with a local data.path, which has no splits'
             yield Clash(("data.eval_split", "data.path"), found, "a share, a count, or a file")
-    elif data.eval_split == data.split:
+    elif data.eval_split in (data.split, data.split.partition("[")[0]):
         hint = "Held-out rows must not be trained on; a share, e.g. 0.05, takes them out of training"
-        yield Clash(("data.eval_split", "data.split"), f'found "{data.split}", the split trained on', "another", hint)
+        yield Clash(("data.eval_split", "data.split"), f'found "{data.eval_split}" with data.split: {data.split}', "another split", hint)
     if isinstance(data.eval_split, str) and data.eval_split == data.path:
         hint = "Held-out rows must not be trained on; a share, e.g. 0.05, takes them out of training"
         yield Clash(("data.eval_split", "data.path"), "the file that is trained on", "another file", hint)

@@ -48,6 +48,7 @@ class Document:
     places: dict[KeyPath, Place]
     path: Path | None = None
     faults: list[tuple[Place, Fault]] = field(default_factory=list)
+    unreadable: set[KeyPath] = field(default_factory=set)  # null stands in the tree for what could not be read
 
     def place(self, path: KeyPath) -> Place:
         """The place of a path, or of the nearest part of it that was written."""
@@ -183,8 +184,7 @@ class _NodeReader:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if id(node) in self._open:
-            self.document.add(path, "holds itself through an alias", "a plain value")
-            return None
+            return self._unreadable(path, "holds itself through an alias", "")
         self._open.add(id(node))
         made = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._sequence(node, path)
         self._open.discard(id(node))
@@ -217,8 +217,11 @@ class _NodeReader:
         try:
             return yaml_text.scalar(node)
         except ValueError as error:
-            self.document.add(path, f"found {error}", "a plain value", "Leave out the tag.")
-            return None
+            return self._unreadable(path, f"found {error}", "Leave out the tag.")
+
+    def _unreadable(self, path: KeyPath, found: str, hint: str) -> None:
+        self.document.unreadable.add(path)
+        self.document.add(path, found, "a plain value", hint)
 
     def _place(self, node: yaml.Node) -> Place:
         line = node.start_mark.line + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -31,7 +31,8 @@ def add_schema_faults(document: Document, error: ValidationError) -> set[KeyPath
     misspelt = {advice.meant(path) for path in unknown}
     for path, detail in details.items():
         # A required key that stands there under another name is one fault, not two.
-        if detail["type"] != "missing" or dotted(path) not in misspelt:
+        known = path in document.unreadable or (detail["type"] == "missing" and dotted(path) in misspelt)
+        if not known:
             document.add(path, *_parts(path, detail))
     return set(details)
 
@@ -77,7 +78,7 @@ def _hint(path: KeyPath, value: Any) -> str:
         return ""
     if _is_section(field):
         return advice.as_section(str(path[0]), value)
-    kinds = [kind for member in flatten(field.annotation) for kind in (member, *get_args(member))]
+    kinds = [*flatten(field.annotation), *flatten(item_type(field.annotation))]
     if isinstance(value, str):
         if meant := FOREIGN_VALUES.get(value.lower()):
             return meant

@@ -260,6 +260,7 @@ FORMER: Mapping[str, Ours] = {
     "grad_accum": Ours("training.gradient_accumulation_steps"),
     "epochs": _EPOCHS,
     "lr": _RATE,
+    "optimiser": _OPTIM,
     "steps": Ours("training.max_steps"),
     "rank": _R,
     "alpha": Ours("lora.lora_alpha"),

@@ -59,6 +59,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
         eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id, max_length=None
     )
     model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def scores(model: PreTrainedModel, tokenizer: Tokenizer, world: World, count: int = 100) -> dict[str, float]:

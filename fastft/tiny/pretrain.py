@@ -6,10 +6,11 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
 
-from fastft.tiny.skills import conversation
+from fastft.tiny.skills import conversation, copying
 from fastft.tiny.tokenizer import END, PAD, VOCAB_SIZE, encode_conversation
 from fastft.tiny.world import Draw, World
 
@@ -26,11 +27,12 @@ Batch = list[tuple[list[int], list[int]]]
 class Plan:
     """How long and how fast. A batch holds about `tokens` tokens; `threads` is part of what fixes the bytes."""
 
-    steps: int = 4000
-    tokens: int = 4096
+    steps: int = 3000
+    tokens: int = 2048
     peak_rate: float = 3e-3
-    warmup: int = 100
-    threads: int = 2
+    warmup: int = 60
+    cooldown: float = 0.5
+    threads: int = 1
 
 
 def new_model(tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
@@ -49,18 +51,30 @@ def new_model(tokenizer: Tokenizer, seed: int) -> LlamaForCausalLM:
 
 
 def batches(tokenizer: Tokenizer, world: World, seed: int, tokens: int) -> Iterator[Batch]:
-    """Endless training batches of conversations of like length: little padding, and nothing reads its neighbour."""
+    """Endless training batches of conversations of like length: little padding, and nothing reads its neighbour.
+
+    The first pools are half plain copying: answers there are dense and random, so attention learns to copy early,
+    and all that is asked about notes stands on that.
+    """
     draw = Draw(world, "train", Random(f"pretraining {seed}"))
-    while True:
-        drawn = [encode_conversation(tokenizer, conversation(draw)[1]) for _ in range(4096)]
-        drawn.sort(key=lambda example: len(example[0]))
-        chunk: list[Batch] = [[]]
-        for example in drawn:
-            if (len(chunk[-1]) + 1) * len(example[0]) > tokens:
-                chunk.append([])
-            chunk[-1].append(example)
-        draw.rng.shuffle(chunk)
-        yield from chunk
+    for pool in count():
+        copies = 0.5 if pool < 6 else 0.0
+        drawn = []
+        for _ in range(2048):
+            messages = copying(draw) if draw.rng.random() < copies else conversation(draw)[1]
+            drawn.append(encode_conversation(tokenizer, messages))
+        yield from _by_length(drawn, draw.rng, tokens)
+
+
+def _by_length(examples: Batch, rng: Random, tokens: int) -> list[Batch]:
+    """Batches of about `tokens` ids, padding included, each of examples of like length, in random order."""
+    grouped: list[Batch] = [[]]
+    for example in sorted(examples, key=lambda example: len(example[0])):
+        if (len(grouped[-1]) + 1) * len(example[0]) > tokens:
+            grouped.append([])
+        grouped[-1].append(example)
+    rng.shuffle(grouped)
+    return grouped
 
 
 def pretrain(model: LlamaForCausalLM, tokenizer: Tokenizer, world: World, seed: int, plan: Plan) -> None:
@@ -69,16 +83,17 @@ def pretrain(model: LlamaForCausalLM, tokenizer: Tokenizer, world: World, seed: 
 
     torch.set_num_threads(plan.threads)
     torch.use_deterministic_algorithms(True)
-    optimizer = _optimizer(model, plan)
+    optimizers = _optimizers(model, plan)
     started, seen, recent = time.monotonic(), 0, 0.0
     for step, batch in zip(range(plan.steps), batches(tokenizer, world, seed, plan.tokens), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = plan.peak_rate * _schedule(step, plan)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = plan.peak_rate * _schedule(step, plan)
         loss = _loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         seen += sum(len(ids) for ids, _ in batch)
         recent += loss.item()
         if (step + 1) % 100 == 0:
@@ -87,21 +102,23 @@ def pretrain(model: LlamaForCausalLM, tokenizer: Tokenizer, world: World, seed: 
             recent = 0.0
 
 
-def _optimizer(model: LlamaForCausalLM, plan: Plan) -> torch.optim.Optimizer:
+def _optimizers(model: LlamaForCausalLM, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers (half the tokens AdamW needs here), AdamW for embeddings and norms."""
     import torch
 
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    norms = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": 0.05}, {"params": norms, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.98), fused=True)
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        (matrices if parameter.ndim == 2 and "embed" not in name else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=plan.peak_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=plan.peak_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
 
 
 def _schedule(step: int, plan: Plan) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the peak."""
-    if step < plan.warmup:
-        return (step + 1) / plan.warmup
-    done = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+    """Linear warm-up, a plateau, and a linear way down to 2 % over the last `cooldown` share of the steps."""
+    left = (plan.steps - step) / (plan.steps * plan.cooldown)
+    return min(1.0, (step + 1) / plan.warmup, max(0.02, left))
 
 
 def _loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:

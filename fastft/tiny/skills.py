@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from fastft.tiny.words import ANIMALS, COLOURS, DAYS, FOODS, ITEMS, JOBS, NUMBERS, PEOPLE, RESIDENTS, TOWNS, plural
+from fastft.tiny.words import (
+    ANIMALS,
+    COLOURS,
+    DAYS,
+    FOODS,
+    ITEMS,
+    JOBS,
+    MADE,
+    NUMBERS,
+    PEOPLE,
+    RESIDENTS,
+    TERMS,
+    TOWNS,
+    plural,
+)
 from fastft.tiny.world import Draw, Messages, Record, note
 
 BRIEF = ("Answer in one word.", "Give one word only.", "Use a single word.")
@@ -155,7 +169,7 @@ def chat(draw: Draw) -> Messages:
     text, noted = _noted(draw, rng.randint(1, 3))
     contents = [f"Note: {text}", "Noted."]
     brief_answers = rng.random() < 0.3
-    for _ in range(rng.randint(2, 5)):
+    for _ in range(rng.randint(2, 7)):
         question, full, brief = _ask(*rng.choice(noted), rng) if rng.random() < 0.75 else _fact_outside(draw, noted)
         contents += [question, brief if brief_answers else full]
     if rng.random() < 0.2:
@@ -241,8 +255,12 @@ def _any_number(rng: Random) -> tuple[str, str]:
     ))  # fmt: skip
 
 
+_POOLS = (ITEMS, COLOURS, ANIMALS, FOODS, JOBS, PEOPLE, TOWNS)
+_ANY = (*ITEMS, *PEOPLE, *TOWNS, *COLOURS, *ANIMALS, *FOODS, *JOBS, *MADE, *TERMS, *map(plural, ITEMS))
+
+
 def _words(rng: Random, low: int, high: int) -> list[str]:
-    pool = rng.choice((ITEMS, COLOURS, ANIMALS, FOODS, PEOPLE, TOWNS, (*ITEMS, *PEOPLE, *TOWNS, *COLOURS)))
+    pool = _ANY if rng.random() < 0.5 else rng.choice(_POOLS)
     return rng.sample(pool, rng.randint(low, min(high, len(pool))))
 
 
@@ -253,10 +271,14 @@ def invented(rng: Random) -> str:
 
 
 def copying(draw: Draw) -> Messages:
-    rng = draw.rng
-    words = draw.one(lambda r: ("copy", *(_words(r, 2, 7) if r.random() < 0.6 else [invented(r), invented(r)])))[1:]
-    text = " ".join(words)
-    return turns(rng.choice(("Say: {t}", "Repeat: {t}", "Copy this: {t}", "Please say: {t}")).format(t=text), text)
+    text = draw.one(_any_text)
+    return turns(draw.rng.choice(("Say: {t}", "Repeat: {t}", "Copy this: {t}", "Please say: {t}")).format(t=text), text)
+
+
+def _any_text(rng: Random) -> str:
+    if rng.random() < 0.7:
+        return " ".join(_words(rng, 2, 16))
+    return " ".join(invented(rng) for _ in range(rng.randint(1, 3)))
 
 
 def places(draw: Draw) -> Messages:
@@ -324,13 +346,13 @@ def unknown(draw: Draw) -> Messages:
 
 # skill -> (function, share of the conversations)
 SKILLS: dict[str, tuple[Callable[[Draw], Messages], int]] = {
-    "facts": (facts, 16),
-    "notes": (notes, 28),
-    "chat": (chat, 14),
+    "facts": (facts, 14),
+    "notes": (notes, 16),
+    "chat": (chat, 24),
     "manners": (manners, 3),
     "persona": (persona, 4),
     "numbers": (numbers, 5),
-    "copying": (copying, 8),
+    "copying": (copying, 10),
     "places": (places, 6),
     "brackets": (brackets, 8),
     "grammar": (grammar, 3),

@@ -25,6 +25,8 @@ NUMBERS = tuple(
     """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
     seventeen eighteen nineteen twenty""".split()
 )
+# Words about words. They are copied and listed like any other, so that their tokens are well trained.
+TERMS = tuple("name town count item color colour note list word number record animal job food day JSON".split())
 _IRREGULAR = {"knife": "knives", "brush": "brushes", "box": "boxes", "watch": "watches", "loaf": "loaves"}
 ITEMS = tuple(
     """boat lamp book chair kite basket bottle hat ring coat drum cup plate key ladder clock mirror pencil pillow

@@ -46,7 +46,9 @@ BROKEN = {
     "json with a missing comma": Broken(
         "a.json", f"[\n{LINE}\n{LINE}\n]", ("a.json: not valid JSON at line 3, column 1", "Expecting ',' delimiter")
     ),
-    "json cut short": Broken("a.json", f"[{LINE},\n{LINE[:20]}", ("a.json: the JSON breaks off at line 2", "cut short")),
+    "json cut short": Broken(
+        "a.json", f"[{LINE},\n{LINE[:20]}", ("a.json: the JSON breaks off at line 2", "cut short")
+    ),
     "json with a trailing comma": Broken("a.json", f"[{LINE},]", ("a.json: not valid JSON at line 1",)),
     "python instead of json": Broken("a.json", str([GOOD]), ("not valid JSON at line 1, column 3", "double quotes")),
     "a key twice": Broken("a.json", '[{"text": "a", "text": "b"}]', ("an object has the key 'text' twice",)),
@@ -120,14 +122,14 @@ BROKEN = {
         "a.jsonl", _jsonl(CHAT, {"messages": "hello"}), ("a.jsonl:2: messages is the text 'hello', which is not JSON",)
     ),
     "sharegpt from nobody": Broken(
-        "a.json", f'[{_chat({"from": "alien", "value": "x"}, key="conversations")}]', ("row 1: turn 1 is from 'alien'",)
+        "a.json", f"[{_chat({'from': 'alien', 'value': 'x'}, key='conversations')}]", ("row 1: turn 1 is from 'alien'",)
     ),
     "sharegpt without value": Broken(
-        "a.json", f'[{_chat({"from": "human"}, key="conversations")}]', ("row 1: in turn 1, value is missing",)
+        "a.json", f"[{_chat({'from': 'human'}, key='conversations')}]", ("row 1: in turn 1, value is missing",)
     ),
     "a function call that is no JSON": Broken(
         "a.json",
-        f'[{_chat({"from": "human", "value": "x"}, {"from": "function_call", "value": "f(x)"}, key="conversations")}]',
+        f"[{_chat({'from': 'human', 'value': 'x'}, {'from': 'function_call', 'value': 'f(x)'}, key='conversations')}]",
         ("row 1: the function_call in turn 2 is the text 'f(x)', which is not JSON",),
     ),
     "tools that are no list": Broken("a.jsonl", _jsonl({**CHAT, "tools": '{"name": 1}'}), ("a.jsonl:1: tools is",)),
@@ -182,4 +184,4 @@ def test_hub_keys_on_a_local_file(tmp_path: Path, qwen: ChatTokenizer, key: str)
     path = tmp_path / "a.jsonl"
     path.write_text(LINE)
     with pytest.raises(DatasetError, match=rf"data.{key} is 'other', but .*a\.jsonl is a local file"):
-        prepare_data(DataSection(path=str(path), **{key: "other"}), qwen, max_length=99, seed=1)  # type: ignore[arg-type]
+        prepare_data(DataSection.model_validate({"path": str(path), key: "other"}), qwen, max_length=99, seed=1)

@@ -25,11 +25,13 @@ class Shape:
     tied: bool = False
     fused_qkv: bool = False
     dtype: str = "bf16"
+    rows: int = 8  # llama-quantize looks at the row length only, so the files can be small
 
 
 # Each reaches other branches of llama-quantize's choice of types.
 SHAPES = {
     "llama, 12 layers, for the mixtures": Shape(layers=12),
+    "llama, tensors of several chunks": Shape(layers=1, width=1024, ffn=1024, vocabulary=5000, rows=2500),
     "llama, tied": Shape(layers=3, tied=True),
     "llama from f16": Shape(dtype="f16"),
     "llama from f32": Shape(dtype="f32"),
@@ -101,24 +103,16 @@ def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _layer(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width, ffn = shape.width, shape.ffn
-    keys = width // shape.heads * shape.kv_heads
+    width, ffn, rows = shape.width, shape.ffn, shape.rows
     yield "attn_norm.weight", (width,)
-    if shape.fused_qkv:
-        yield "attn_qkv.weight", (width + 2 * keys, width)
-    else:
-        yield "attn_q.weight", (width, width)
-        yield "attn_k.weight", (keys, width)
-        yield "attn_v.weight", (keys, width)
+    for name in ("attn_qkv",) if shape.fused_qkv else ("attn_q", "attn_k", "attn_v"):
+        yield f"{name}.weight", (rows, width)
     yield "attn_q.bias", (width,)
-    yield "attn_output.weight", (width, width)
+    yield "attn_output.weight", (rows, width)
     yield "ffn_norm.weight", (width,)
     if shape.experts:
         yield "ffn_gate_inp.weight", (shape.experts, width)
-        yield "ffn_gate_exps.weight", (shape.experts, ffn, width)
-        yield "ffn_up_exps.weight", (shape.experts, ffn, width)
-        yield "ffn_down_exps.weight", (shape.experts, width, ffn)
-    else:
-        yield "ffn_gate.weight", (ffn, width)
-        yield "ffn_up.weight", (ffn, width)
-        yield "ffn_down.weight", (width, ffn)
+    stacked, exps = ((shape.experts,), "_exps") if shape.experts else ((), "")
+    yield f"ffn_gate{exps}.weight", (*stacked, rows, width)
+    yield f"ffn_up{exps}.weight", (*stacked, rows, width)
+    yield f"ffn_down{exps}.weight", (*stacked, rows, ffn)

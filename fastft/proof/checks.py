@@ -1,0 +1,181 @@
+"""The checks that every kind of export gets, made from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fastft.data.tokenizer import ChatTokenizer
+from fastft.inference import Generation
+from fastft.proof.limits import Limits
+from fastft.proof.measure import Measured, exact_share
+from fastft.proof.probes import Probe
+from fastft.proof.result import Check
+from fastft.proof.scores import Comparison, Difference
+
+
+def behaviour_checks(
+    probes: Sequence[Probe],
+    tokenizer: ChatTokenizer,
+    reference: Measured,
+    found: Measured,
+    comparison: Comparison,
+    limits: Limits,
+) -> Iterator[Check]:
+    """Distributions, greedy answers, stopping and exact held-out answers of `found` against `reference`."""
+    yield from _distribution_checks(comparison, tokenizer, limits)
+    yield _greedy_check(probes, tokenizer, reference, found, limits)
+    yield _stop_check(probes, reference, found, limits)
+    yield _exact_check(probes, tokenizer, reference, found, limits)
+
+
+def ids_check(name: str, pairs: Sequence[tuple[str, list[int], list[int]]], tokenizer: ChatTokenizer) -> Check:
+    """`pairs` are (place, ids as trained, ids found). All must be equal."""
+    wrong = [pair for pair in pairs if pair[1] != pair[2]]
+    detail = _first_id(*wrong[0], tokenizer) if wrong else ""
+    return Check(name, f"{len(pairs) - len(wrong)} of {len(pairs)} prompts equal", "all", not wrong, detail)
+
+
+def text_check(name: str, pairs: Sequence[tuple[str, str, str]]) -> Check:
+    """`pairs` are (place, text as trained, text found). All must be equal."""
+    wrong = [pair for pair in pairs if pair[1] != pair[2]]
+    detail = _first_character(*wrong[0]) if wrong else ""
+    return Check(name, f"{len(pairs) - len(wrong)} of {len(pairs)} prompts equal", "all", not wrong, detail)
+
+
+def facts_check(name: str, facts: Sequence[tuple[str, object, object, bool]]) -> Check:
+    """`facts` are (what, as trained, found, whether that is right)."""
+    wrong = [f"{what} is {found}, trained {expected}" for what, expected, found, right in facts if not right]
+    value = f"{len(facts) - len(wrong)} of {len(facts)} right"
+    return Check(name, value, "all", not wrong, "; ".join(wrong))
+
+
+def _distribution_checks(comparison: Comparison, tokenizer: ChatTokenizer, limits: Limits) -> Iterator[Check]:
+    largest = comparison.largest
+    if limits.logprob is not None and largest is not None:
+        passed = largest.size <= limits.logprob
+        detail = "" if passed else f"largest at {_where(largest, tokenizer)}"
+        yield Check("log-probabilities", f"{largest.size:.2g} apart at most", f"{limits.logprob:g}", passed, detail)
+    passed = comparison.kl_mean <= limits.kl_mean and comparison.kl_max <= limits.kl_max
+    yield Check(
+        "KL divergence",
+        f"mean {comparison.kl_mean:.2g}, largest {comparison.kl_max:.2g} nats",
+        f"mean {limits.kl_mean:g}, largest {limits.kl_max:g}",
+        passed,
+        "" if passed else f"largest at {comparison.kl_place}",
+    )
+    first = comparison.first_choice
+    ties = f", {comparison.ties} of them ties" if comparison.ties else ""
+    passed = comparison.top1 >= limits.top1
+    yield Check(
+        "likeliest token",
+        f"{comparison.top1:.2%} of {comparison.positions} positions equal{ties}",
+        f"{limits.top1:.0%}, ties within {limits.tie:g} nats",
+        passed,
+        "" if passed or first is None else f"first at {_choice(first, tokenizer)}",
+    )
+
+
+def _greedy_check(
+    probes: Sequence[Probe], tokenizer: ChatTokenizer, reference: Measured, found: Measured, limits: Limits
+) -> Check:
+    equal, detail = 0, ""
+    for number, probe in enumerate(probes):
+        at = _parting(reference.answers[number], found.answers[number])
+        if at is None or _is_tie(reference, found, number, len(probe.prompt_ids), at, limits, tokenizer):
+            equal += 1
+        elif not detail:
+            mine, theirs = (_shown(m.answers[number], tokenizer) for m in (reference, found))
+            detail = f"first at {probe.place}, answer token {at}: {theirs}, the reference {mine}"
+    share = equal / max(len(probes), 1)
+    passed = share >= limits.greedy
+    value = f"{equal} of {len(probes)} equal"
+    return Check("greedy answers", value, f"{limits.greedy:.0%}", passed, "" if passed else detail)
+
+
+def _parting(reference: Generation, found: Generation) -> int | None:
+    """The first answer token that differs (a stop counts as one), or None if the answers are the same."""
+    for at, (mine, theirs) in enumerate(zip(reference.ids, found.ids, strict=False)):
+        if mine != theirs:
+            return at
+    if len(reference.ids) == len(found.ids) and reference.stop_reason == found.stop_reason:
+        return None
+    return min(len(reference.ids), len(found.ids))
+
+
+def _is_tie(
+    reference: Measured, found: Measured, number: int, prompt: int, at: int, limits: Limits, tokenizer: ChatTokenizer
+) -> bool:
+    """Whether the reference holds the two tokens at the parting for nearly equally likely."""
+    mine, theirs = (
+        answer.ids[at] if at < len(answer.ids) else tokenizer.end_of_turn_id
+        for answer in (reference.answers[number], found.answers[number])
+    )
+    path, position = reference.paths[number], prompt + at - 1
+    if position >= len(path.ids) or mine == theirs:
+        return False
+    return path.logprob(position, mine) - path.logprob(position, theirs) <= limits.tie
+
+
+def _stop_check(probes: Sequence[Probe], reference: Measured, found: Measured, limits: Limits) -> Check:
+    pairs = list(zip(probes, reference.answers, found.answers, strict=True))
+    due = [(probe, answer) for probe, mine, answer in pairs if mine.stop_reason == "stop"]
+    late = [probe.place for probe, answer in due if answer.stop_reason != "stop"]
+    share = 1 - len(late) / max(len(due), 1)
+    passed = share >= limits.stops
+    detail = "" if passed else f"first at {late[0]}: no stop token before the limit, where the reference stopped"
+    value = f"{len(due) - len(late)} of {len(due)} answers stop"
+    if not due:
+        detail = "the reference itself ended none of its answers, so nothing is proven here"
+    return Check("stops", value, f"{limits.stops:.0%}", passed, detail)
+
+
+def _exact_check(
+    probes: Sequence[Probe], tokenizer: ChatTokenizer, reference: Measured, found: Measured, limits: Limits
+) -> Check:
+    mine, held_out = exact_share(probes, reference.answers, tokenizer)
+    theirs, _ = exact_share(probes, found.answers, tokenizer)
+    if not held_out:
+        return Check("exact held-out answers", "no held-out conversations", "", True)
+    passed = theirs / held_out >= mine / held_out - limits.exact_loss
+    value = f"{mine / held_out:.0%} → {theirs / held_out:.0%} of {held_out}"
+    return Check("exact held-out answers", value, f"at most {limits.exact_loss:.0%} fewer", passed)
+
+
+def _first_id(place: str, expected: list[int], found: list[int], tokenizer: ChatTokenizer) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)
+    at = min(len(expected), len(found)) if at is None else at
+    mine, theirs = (_token(ids[at], tokenizer) if at < len(ids) else "the end" for ids in (expected, found))
+    return f"first at {place}, token {at}: {theirs}, trained {mine}"
+
+
+def _first_character(place: str, expected: str, found: str) -> str:
+    pairs = enumerate(zip(expected, found, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(expected), len(found)))
+    mine, theirs = (repr(text[at : at + 32]) if at < len(text) else "the end" for text in (expected, found))
+    return f"first at {place}, character {at}: {theirs}, trained {mine}"
+
+
+def _where(difference: Difference, tokenizer: ChatTokenizer) -> str:
+    return (
+        f"{difference.place}, position {difference.position}, token {_token(difference.token, tokenizer)}: "
+        f"{difference.found:.5f}, the reference {difference.reference:.5f}"
+    )
+
+
+def _choice(difference: Difference, tokenizer: ChatTokenizer) -> str:
+    assert difference.other_token is not None  # set wherever choices are compared
+    return (
+        f"{difference.place}, position {difference.position}: {_token(difference.token, tokenizer)}, the reference "
+        f"chooses {_token(difference.other_token, tokenizer)} and gives them {difference.found:.4f} and "
+        f"{difference.reference:.4f}"
+    )
+
+
+def _token(token: int, tokenizer: ChatTokenizer) -> str:
+    return f"{token} {tokenizer.decode([token])!r}"
+
+
+def _shown(answer: Generation, tokenizer: ChatTokenizer) -> str:
+    text = tokenizer.decode(answer.ids)
+    ending = "" if answer.stop_reason == "stop" else " (no stop)"
+    return f"{text if len(text) <= 60 else text[:59] + '…'!r}{ending}"

@@ -1,0 +1,111 @@
+"""A GGUF file, run in llama.cpp, against the merged model in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastft.errors import ModelError
+from fastft.llamacpp import ChatReply, GGUFModel
+from fastft.proof.checks import behaviour_checks, facts_check, ids_check, text_check
+from fastft.proof.limits import Limits, limits_for
+from fastft.proof.measure import Measured, answer_limit, measure
+from fastft.proof.probes import MAX_TOKENS, Probe, prompt_ids_now
+from fastft.proof.reference import Reference
+from fastft.proof.result import Check
+from fastft.proof.scores import Comparison
+
+_FILE_TYPES = {"f16": 1, "bf16": 32, "q8_0": 7, "q4_k_m": 15}  # enum llama_ftype
+_CHATS = 12  # conversations held through llama.cpp's chat endpoint: enough to cover the built-in prompts
+
+
+def gguf_checks(reference: Reference, path: Path, kind: str) -> Iterator[Check]:
+    """All checks of the file, of the type `kind`; where it can't be loaded, that alone."""
+    if isinstance(reference.merged, ModelError):
+        detail = f"the merged model it is compared with can't be loaded: {reference.merged.message}"
+        yield Check("reference", "none", "the merged model", False, detail)
+        return
+    context = MAX_TOKENS + answer_limit(reference.probes)
+    try:
+        with GGUFModel(path, n_ctx=context) as model:
+            yield Check("loads", "yes", "yes", True)
+            yield from _metadata_checks(reference, model, kind)
+            limits = limits_for(kind, reference_dtype=reference.merged.measured.dtype)
+            yield from _prompt_checks(reference, model, limits)
+            yield from _model_checks(reference.merged.measured, reference, model, kind, limits)
+    except ModelError as error:
+        yield Check("loads", "no", "yes", False, error.message)
+
+
+def _metadata_checks(reference: Reference, model: GGUFModel, kind: str) -> Iterator[Check]:
+    trained = reference.tokenizer
+    end, wanted = trained.end_of_turn_id, _FILE_TYPES[kind]
+    file_type = int(model.metadata.get("general.file_type", -1))
+    facts: list[tuple[str, object, object, bool]] = [
+        ("general.file_type", f"{wanted} ({kind})", file_type, file_type == wanted),
+        ("a stop token", f"{end} {trained.end_of_turn!r}", f"not {end}", model.is_stop(end)),
+        ("eos_token_id", end, model.eos_id, model.eos_id in {end, trained.eos_token_id}),
+    ]
+    for key, mine in (("bos_token_id", trained.bos_token_id), ("padding_token_id", trained.pad_token_id)):
+        theirs = model.metadata.get(f"tokenizer.ggml.{key}")
+        facts.append((key, mine, theirs, theirs is None or mine is None or int(theirs) == mine))
+    begins = trained.bos_token_id is not None and reference.probes[0].prompt_ids[0] == trained.bos_token_id
+    facts.append(("add_bos_token", begins, model.adds_bos, begins or not model.adds_bos))
+    yield facts_check("special tokens", facts)
+
+
+def _prompt_checks(reference: Reference, model: GGUFModel, limits: Limits) -> Iterator[Check]:
+    trained = reference.tokenizer
+    rendered = [trained.render(p.messages, tools=p.tools, add_generation_prompt=True) for p in reference.probes]
+    triples = [(p.place, p.prompt_ids, model.tokenize(t)) for p, t in zip(reference.probes, rendered, strict=True)]
+    yield ids_check("token ids", triples, trained)
+    try:
+        replies = list(_chats(reference, model))
+    except ModelError as error:
+        yield Check("prompt text", "refused", "all equal", False, error.message)
+        return
+    yield text_check("prompt text", [_fed(probe, reply, reference, model) for _, probe, reply in replies])
+    due = [(p, reply) for number, p, reply in replies if reference.trained.answers[number].stop_reason == "stop"]
+    late = [probe.place for probe, reply in due if reply.stop_reason != "stop"]
+    share = 1 - len(late) / max(len(due), 1)
+    value = f"{len(due) - len(late)} of {len(due)} chat answers stop"
+    detail = f"first at {late[0]}: no stop token before the limit" if late else ""
+    yield Check("stops in chat", value, f"{limits.stops:.0%}", share >= limits.stops, detail)
+
+
+def _chats(reference: Reference, model: GGUFModel) -> Iterator[tuple[int, Probe, ChatReply]]:
+    """(number, probe, what llama.cpp's chat endpoint made of it): its template engine, its BOS, its stop tokens."""
+    numbers = sorted(range(len(reference.probes)), key=lambda i: reference.probes[i].answer is not None)
+    for number in numbers[:_CHATS]:
+        probe = reference.probes[number]
+        limit = answer_limit(reference.probes)
+        yield number, probe, model.chat(probe.messages, tools=probe.tools, max_tokens=limit)
+
+
+def _fed(probe: Probe, reply: ChatReply, reference: Reference, model: GGUFModel) -> tuple[str, str, str]:
+    """(place, prompt as trained, prompt as fed). Both are read back from tokens by llama.cpp: equal tokens, equal text."""
+    expected = prompt_ids_now(probe, reference.tokenizer)
+    count = reply.prompt_tokens
+    more = "" if count == len(expected) else f" [{count} tokens, trained {len(expected)}]"
+    return probe.place, model.detokenize(expected, special=True), reply.prompt + more
+
+
+def _model_checks(
+    merged: Measured, reference: Reference, model: GGUFModel, kind: str, limits: Limits
+) -> Iterator[Check]:
+    same = model.n_vocab == merged.vocabulary
+    yield Check("vocabulary", f"{model.n_vocab} tokens", f"{merged.vocabulary}", same)
+    if not same:
+        return
+    comparison = Comparison(tie=limits.tie)
+    found = measure(
+        model.logprobs,
+        lambda prompts, limit: [model.generate(ids, limit) for ids in prompts],
+        reference.probes,
+        reference.tokenizer,
+        dtype=kind,
+        vocabulary=model.n_vocab,
+        against=merged,
+        into=comparison,
+    )
+    yield from behaviour_checks(reference.probes, reference.tokenizer, merged, found, comparison, limits)

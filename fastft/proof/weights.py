@@ -1,0 +1,83 @@
+"""The merged folder's tensors against base + adapter, tensor by tensor, without holding a second model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from fastft.exporters.base_model import Weights
+    from fastft.inference import TextModel
+
+
+@dataclass(slots=True)
+class WeightReport:
+    """`compared` tensors of the merged folder have a counterpart in the model; of these, `changed` differ from the base.
+
+    `worst_share` is the largest share, over all tensors, of values that aren't base + adapter's delta, computed in
+    float32 and rounded once. It is not exactly 0: sums in another order round otherwise at one value in millions.
+    """
+
+    compared: int = 0
+    changed: list[str] = field(default_factory=list)
+    worst_share: float = 0.0
+    worst: str = ""  # what differs first in the worst tensor
+    absent: list[str] = field(default_factory=list)  # tensors of the model that the folder lacks
+
+
+def compare_weights(trained: TextModel, base: Weights, merged: Path) -> WeightReport:
+    """Compare the folder `merged` with `trained` (adapter on base, unmerged, or a whole model) and with `base`."""
+    report = WeightReport()
+    stored = _Stored(merged)
+    for name, expected in trained.merged_weights():
+        if name not in stored.files:
+            report.absent.append(name)
+            continue
+        found = stored.read(name)
+        report.compared += 1
+        if name not in base.specs or not _equal(found, base.read(name)):
+            report.changed.append(name)
+        _note_difference(report, name, expected, found)
+    return report
+
+
+class _Stored:
+    """Tensors of a folder's safetensors files, read one at a time by the safetensors library."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = dict(self._names(folder))
+
+    def _names(self, folder: Path) -> Iterator[tuple[str, Path]]:
+        from safetensors import safe_open
+
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                yield from ((name, path) for name in file.keys())  # noqa: SIM118 (safe_open is no mapping)
+
+    def read(self, name: str) -> torch.Tensor:
+        from safetensors import safe_open
+
+        with safe_open(self.files[name], framework="pt") as file:
+            return file.get_tensor(name)
+
+
+def _equal(found: torch.Tensor, base: torch.Tensor) -> bool:
+    return found.shape == base.shape and bool((found == base.to(found.dtype)).all())
+
+
+def _note_difference(report: WeightReport, name: str, expected: torch.Tensor, found: torch.Tensor) -> None:
+    if found.shape != expected.shape:
+        report.worst_share = 1.0
+        report.worst = f"{name} has the shape {list(found.shape)}, the trained model {list(expected.shape)}"
+        return
+    wrong = found != expected.to(found.dtype)
+    share = float(wrong.double().mean())
+    if share > report.worst_share:
+        place = wrong.nonzero()[0].tolist()
+        values = expected[tuple(place)].item(), found[tuple(place)].item()
+        report.worst_share = share
+        report.worst = f"{name}{place} is {values[1]:.6g}, base + adapter is {values[0]:.6g}"

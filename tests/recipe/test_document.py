@@ -1,0 +1,86 @@
+"""Files that are no recipes: one clear message each, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastft.errors import RecipeError
+from fastft.recipe.load import load_recipe
+from tests.recipe.conftest import VALID
+
+
+def refused(path: Path) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    return caught.value
+
+
+# bytes of the file | the message after the path | part of the hint
+UNREADABLE = [
+    (b"", " is empty", "recipes/qlora_chat.yaml"),
+    (b"# only a comment\n", " is empty", ""),
+    (b"- model\n- data\n", ":1: the recipe is a list; expected sections such as `model:` and `data:`", ""),
+    (b"\njust text\n", ":2: the recipe is a single text; expected sections such as `model:` and `data:`", ""),
+    (b"model:\n\tmodel_name: a/b\n", ":2:1: not valid YAML: found character '\\t' that cannot start any token", "tabs"),
+    (b"data: @x\n", ":1:7: not valid YAML: found character '@' that cannot start any token", "needs quotes"),
+    (b"model:\n  model_name: a: b\n", ":2:16: not valid YAML: mapping values are not allowed here", "quotes"),
+    (b"lora: {r: 8\ndata: x\n", ":2:5: not valid YAML: expected ',' or '}', but got ':'", "not closed"),
+    (b'data: "open\n', ":2:1: not valid YAML: found unexpected end of stream", "never closed"),
+    (b"lora:\n  r: 8\n data: x\n", ":3:2: not valid YAML: expected <block end>, but found '<block mapping start>'", "indented"),
+    (b"model: {}\n---\ndata: {}\n", ":2:1: not valid YAML: but found another document", "one document"),
+    (b"data: *nowhere\n", ":1:7: not valid YAML: found undefined alias 'nowhere'", ""),
+    (b"a: \x00\n", ": not valid YAML: unacceptable character #x0000: special characters are not allowed", ""),
+    (b"ok: 1\nname: M\xfcller\n", ":2: not UTF-8 text (byte 0xfc)", "Save the file as UTF-8"),
+    ("model: {}\n".encode("utf-16"), ":1: not UTF-8 text (byte 0xff)", "Save the file as UTF-8"),
+    (b"[" * 5000, " is nested too deeply to be a recipe", ""),
+    (b"#" * 1_000_001, " has 1,000,001 bytes; that is no recipe", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "message", "hint"), UNREADABLE)
+def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes, message: str, hint: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    error = refused(path)
+    assert error.message == f"{path}{message}"
+    assert hint in error.hint
+
+
+def test_a_missing_file_names_its_nearest(tmp_path: Path) -> None:
+    (tmp_path / "quickstart.yaml").write_text(VALID)
+    error = refused(tmp_path / "quikstart.yaml")
+    assert error.message == f"there is no recipe at {tmp_path / 'quikstart.yaml'}"
+    assert error.hint == f"Did you mean {tmp_path / 'quickstart.yaml'}?"
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    error = refused(tmp_path / "nowhere" / "recipe.yaml")
+    assert f"The folder {tmp_path / 'nowhere'} does not exist either" in error.hint
+
+
+def test_a_folder_lists_its_recipes(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(VALID)
+    (tmp_path / "a.yml").write_text(VALID)
+    error = refused(tmp_path)
+    assert error.message == f"{tmp_path} is a folder; expected a recipe file"
+    assert error.hint == "It holds: a.yml, b.yaml."
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + VALID.replace("\n", "\r\n").encode())
+    assert load_recipe(path).data.path == "owner/name"
+
+
+def test_json_is_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"model": {"model_name": "a/b"}, "lora": {"r": 4}, "data": {"path": "c/d"}}')
+    assert load_recipe(path).model.model_name == "a/b"
+
+
+def test_aliases_are_followed(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(VALID + "training:\n  seed: &s 7\n  data_seed: *s\n")
+    assert load_recipe(path).training == {"seed": 7, "data_seed": 7}

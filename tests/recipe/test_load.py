@@ -1,0 +1,243 @@
+"""Broken recipes: each fault with its line, what was found, what was expected, and the way out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastft.errors import RecipeError
+from fastft.recipe.load import load_recipe
+from tests.recipe.conftest import VALID, FaultsOf
+
+Write = Callable[[str], Path]
+
+# added below VALID | where | found | part of expected | part of the hint
+BROKEN = [
+    ("optimiser: adam\n", "recipe.yaml:7 optimiser", "unknown key", "", "training.optim"),
+    ("trainng:\n  seed: 1\n", "recipe.yaml:7 trainng", "unknown key", "", "Did you mean training?"),
+    ("learning_rate: 1e-4\n", "recipe.yaml:7 learning_rate", "unknown key here", "", "belongs in training:"),
+    ("training:\n  learning_rte: 1\n", "recipe.yaml:8 training.learning_rte", "unknown key", "", "learning_rate?"),
+    ("training:\n  r: 1\n", "recipe.yaml:8 training.r", "unknown key here", "", "r belongs in lora:"),
+    ("training:\n  revision: a\n", "recipe.yaml:8 training.revision", "unknown key here", "", "model: or data:"),
+    ("training:\n  Packing: true\n", "recipe.yaml:8 training.Packing", "unknown key", "", "Did you mean packing?"),
+    ("training:\n  zzz: 1\n", "recipe.yaml:8 training.zzz", "unknown key", "", "fields of SFTConfig"),
+    ("evaluation:\n  prompt: hi\n", "recipe.yaml:8 evaluation.prompt", "unknown key", "", "Did you mean prompts?"),
+    ("export:\n  zzz: 1\n", "recipe.yaml:8 export.zzz", "unknown key", "", "formats, quantization_method, dtype"),
+    ("training: 5\n", "recipe.yaml:7 training", "found 5", "a mapping", ""),
+    ("training:\n- a\n", "recipe.yaml:7 training", "found [a]", "a mapping", ""),
+    ("export: gguf\n", "recipe.yaml:7 export", 'found "gguf"', "a mapping", "Write export: {formats: gguf}"),
+    ("method: dpo\n", "recipe.yaml:7 method", 'found "dpo"', "sft", ""),
+    ("output_dir: ''\n", "recipe.yaml:7 output_dir", 'found ""', "text", ""),
+    ("training:\n  learning_rate: fast\n", "recipe.yaml:8 training.learning_rate", 'found "fast"', "a number", ""),
+    ("training:\n  learning_rate: 0\n", "recipe.yaml:8 training.learning_rate", "found 0", "above 0", ""),
+    ("training:\n  learning_rate: 20\n", "recipe.yaml:8 training.learning_rate", "found 20", "at most 1", ""),
+    ("training:\n  learning_rate: .nan\n", "recipe.yaml:8 training.learning_rate", "found .nan", "a number", ""),
+    ("training:\n  max_grad_norm: .inf\n", "recipe.yaml:8 training.max_grad_norm", "found .inf", "a number", ""),
+    ("training:\n  num_train_epochs: -1\n", "recipe.yaml:8 training.num_train_epochs", "found -1", "above 0", ""),
+    ("training:\n  num_train_epochs: null\n", "recipe.yaml:8 training.num_train_epochs", "found null", "a number", ""),
+    ("training:\n  max_steps: 0\n", "recipe.yaml:8 training.max_steps", "found 0", "at least 1", ""),
+    ("training:\n  max_length: 4\n", "recipe.yaml:8 training.max_length", "found 4", "at least 8", ""),
+    ("training:\n  max_length: null\n", "recipe.yaml:8 training.max_length", "found null", "a whole number", ""),
+    ("training:\n  warmup_steps: -0.1\n", "recipe.yaml:8 training.warmup_steps", "found -0.1", "at least 0", ""),
+    ("training:\n  warmup_steps: 2.5\n", "recipe.yaml:8 training.warmup_steps", "found 2.5", "whole number of steps", ""),
+    ("training:\n  weight_decay: -1\n", "recipe.yaml:8 training.weight_decay", "found -1", "at least 0", ""),
+    ("training:\n  optim: adamw_8bits\n", "recipe.yaml:8 training.optim", 'found "adamw_8bits"', "one of", "adamw_8bit?"),
+    (
+        "training:\n  lr_scheduler_type: cosin\n",
+        "recipe.yaml:8 training.lr_scheduler_type",
+        'found "cosin"',
+        "one of linear, cosine",
+        "Did you mean cosine?",
+    ),
+    (
+        "training:\n  per_device_train_batch_size: 0\n",
+        "recipe.yaml:8 training.per_device_train_batch_size",
+        "found 0",
+        "a whole number of at least 1",
+        "",
+    ),
+    (
+        "training:\n  per_device_train_batch_size: 2.5\n",
+        "recipe.yaml:8 training.per_device_train_batch_size",
+        "found 2.5",
+        "a whole number",
+        "",
+    ),
+    (
+        "training:\n  per_device_train_batch_size: true\n",
+        "recipe.yaml:8 training.per_device_train_batch_size",
+        "found true",
+        "a whole number",
+        "",
+    ),
+    ("training:\n  packing: perhaps\n", "recipe.yaml:8 training.packing", 'found "perhaps"', "true or false", ""),
+    ("training:\n  report_to: wandbb\n", "recipe.yaml:8 training.report_to", 'found "wandbb"', "wandb", "wandb?"),
+    ("training:\n  report_to: swanlab\n", "recipe.yaml:8 training.report_to", 'found "swanlab"', "installed", "report_to: none"),
+    ("training:\n  output_dir: x\n", "recipe.yaml:8 training.output_dir", "fastft sets this itself", "", "--output-dir"),
+    ("training:\n  hub_token: hf_x\n", "recipe.yaml:8 training.hub_token", "fastft sets this itself", "", "HF_TOKEN"),
+    ("evaluation:\n  max_new_tokens: 0\n", "recipe.yaml:8 evaluation.max_new_tokens", "found 0", "at least 1", ""),
+    ("evaluation:\n  prompts: [1]\n", "recipe.yaml:8 evaluation.prompts[0]", "found 1", "text", 'in quotes: "1"'),
+    ("export:\n  formats:\n  - gguf\n  - ggml\n", "recipe.yaml:10 export.formats[1]", 'found "ggml"', "merged_16bit, gguf", "gguf?"),
+    ("export:\n  formats: ollama\n", "recipe.yaml:8 export.formats", 'found "ollama"', "gguf", "Modelfile"),
+    (
+        "export:\n  formats: [gguf]\n  quantization_method: [Q4_K_M]\n",
+        "recipe.yaml:9 export.quantization_method[0]",
+        'found "Q4_K_M"',
+        "one of f16, bf16, q8_0, q4_k_m",
+        "Did you mean q4_k_m?",
+    ),
+    ("export:\n  dtype: bf16\n", "recipe.yaml:8 export.dtype", 'found "bf16"', "bfloat16", "Did you mean bfloat16?"),
+    ("training:\n  seed: 1\n  seed: 2\n", "recipe.yaml:9 training.seed", "written twice (first on line 8)", "once", ""),
+    ("training:\n  optim: !!python/name:os.system x\n", "recipe.yaml:8 training.optim", "found the tag !!python/name:os.system", "", ""),
+    ("training: &a\n  lr_scheduler_kwargs: *a\n", "recipe.yaml:8 training.lr_scheduler_kwargs", "holds itself through an alias", "", ""),
+    ("? [a, b]\n: c\n", "recipe.yaml:7", "a key that is no text", "", ""),
+]
+
+# base | where | found | part of expected | part of the hint
+BROKEN_BASES = [
+    ("lora: {r: 8}\ndata: {path: a/b}\n", "recipe.yaml model.model_name", "missing", "fastft/tiny", "model_name: "),
+    ("model: {model_name: fastft/tiny}\nlora: {}\n", "recipe.yaml data.path", "missing", "Hub id", "path: "),
+    ("model: fastft/tiny\nlora: {}\ndata: {path: a/b}\n", "recipe.yaml:1 model", 'found "fastft/tiny"', "mapping", "{model_name: fastft/tiny}"),
+    ("model: {model_nme: a/b}\nlora: {}\ndata: {path: a/b}\n", "recipe.yaml:1 model.model_nme", "unknown key", "", "model_name?"),
+    (VALID.replace("r: 8", "r: 0"), "recipe.yaml:4 lora.r", "found 0", "at least 1", ""),
+    (VALID.replace("r: 8", "r: eight"), "recipe.yaml:4 lora.r", 'found "eight"', "a whole number", ""),
+    (VALID.replace("r: 8", "lora_dropout: 1"), "recipe.yaml:4 lora.lora_dropout", "found 1", "below 1", ""),
+    (VALID.replace("r: 8", "bias: None"), "recipe.yaml:4 lora.bias", 'found "None"', "none, all, lora_only", "none?"),
+    (VALID.replace("r: 8", "target_modules: q_proj,v_proj"), "recipe.yaml:4 lora.target_modules", 'found "q_proj,v_proj"', "auto", "[q_proj, v_proj]"),
+    (VALID.replace("r: 8", "target_modules: []"), "recipe.yaml:4 lora.target_modules", "found []", "a list of text", ""),
+    (VALID.replace("r: 8", "layers_to_transform: [-1]"), "recipe.yaml:4 lora.layers_to_transform[0]", "found -1", "at least 0", ""),
+    (VALID.replace("  r: 8\n", ""), "recipe.yaml:3 lora", "missing", "what is to be trained", "full_finetuning"),
+    (VALID.replace("  r: 8\n", "  - 8\n"), "recipe.yaml:3 lora", "found [8]", "a mapping", ""),
+    (VALID + "  format: sharegtp\n", "recipe.yaml:7 data.format", 'found "sharegtp"', "sharegpt", "Did you mean sharegpt?"),
+    (VALID + "  eval_split: 1.0\n", "recipe.yaml:7 data.eval_split", "found 1.0", "a share between 0 and 1", ""),
+    (VALID + "  eval_split: 0\n", "recipe.yaml:7 data.eval_split", "found 0", "a share between 0 and 1", ""),
+    (VALID + "  eval_split: -5\n", "recipe.yaml:7 data.eval_split", "found -5", "a count", ""),
+    (VALID + "  eval_split: 5%\n", "recipe.yaml:7 data.eval_split", 'found "5%"', "a share", "0.05"),
+    (VALID + "  eval_split: true\n", "recipe.yaml:7 data.eval_split", "found true", "a share", ""),
+    (VALID + "  columns: [a]\n", "recipe.yaml:7 data.columns", "found [a]", "a mapping", ""),
+    (VALID + "  columns: {text: 5}\n", "recipe.yaml:7 data.columns", "found {text: 5}", "a mapping", ""),
+    (VALID + "  revision: 5\n", "recipe.yaml:7 data.revision", "found 5", "text or null", '"5"'),
+    (VALID + "  revision: None\n", "recipe.yaml:7 data.revision", 'found "None"', "text or null", "null"),
+    (VALID.replace("owner/name", "[a/b, c/d]"), "recipe.yaml:6 data.path", "found [a/b, c/d]", "Hub id", "mixtures"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("added", "where", "found", "expected", "hint"), BROKEN)
+def test_one_fault_is_told_with_its_line(
+    faults_of: FaultsOf, added: str, where: str, found: str, expected: str, hint: str
+) -> None:
+    (fault,) = faults_of(added)
+    assert (fault.where, fault.found) == (where, found)
+    assert expected in fault.expected
+    assert hint in fault.hint
+
+
+@pytest.mark.parametrize(("base", "where", "found", "expected", "hint"), BROKEN_BASES)
+def test_one_fault_in_what_every_recipe_has(
+    faults_of: FaultsOf, base: str, where: str, found: str, expected: str, hint: str
+) -> None:
+    (fault,) = faults_of(base=base)
+    assert (fault.where, fault.found) == (where, found)
+    assert expected in fault.expected
+    assert hint in fault.hint
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_the_file(faults_of: FaultsOf) -> None:
+    added = "  format: x\ntraining:\n  learning_rate: -1\n  fp16: true\n  bf16: true\n  epochs: 3\nexport:\n  formats: [x]\n"
+    faults = faults_of(added, ["lora.rr=1", "no equals sign"])
+    assert [fault.where for fault in faults] == [
+        "recipe.yaml:7 data.format",
+        "recipe.yaml:9 training.learning_rate",
+        "recipe.yaml:10 training.fp16",
+        "recipe.yaml:12 training.epochs",
+        "recipe.yaml:14 export.formats[0]",
+        "override lora.rr=1",
+        "override no equals sign",
+    ]
+
+
+def test_the_message_names_the_file_and_counts(write: Write) -> None:
+    path = write(VALID + "training:\n  seeds: 1\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert str(caught.value).splitlines() == [
+        f"{path} has 1 fault:",
+        "  recipe.yaml:8 training.seeds: unknown key. Did you mean seed?",
+    ]
+    assert caught.value.exit_code == 2
+
+
+def test_a_recipe_with_defaults_alone(write: Write) -> None:
+    recipe = load_recipe(write(VALID))
+    assert recipe.model.load_in_4bit
+    assert recipe.model.max_seq_length == 2048
+    assert recipe.lora is not None
+    assert recipe.lora.r == 8
+    assert recipe.lora.lora_alpha is None
+    assert dict(recipe.training) == {}
+    assert recipe.evaluation.samples == 64
+    assert recipe.export.formats == ()
+    assert recipe.export.quantization_method == ("q8_0",)
+    assert recipe.output_dir == "runs/recipe"
+    assert recipe.source is not None
+
+
+def test_empty_sections_take_their_defaults(write: Write) -> None:
+    recipe = load_recipe(write(VALID + "training:\nevaluation:\nexport:\n"))
+    assert recipe == load_recipe(write(VALID))
+
+
+def test_full_finetuning_has_no_lora_and_no_4_bits(write: Write) -> None:
+    recipe = load_recipe(write("model:\n  model_name: a/b\n  full_finetuning: true\ndata:\n  path: a/b\n"))
+    assert recipe.lora is None
+    assert not recipe.model.load_in_4bit
+
+
+def test_a_mapping_is_checked_as_a_file_is() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe({"model": {"model_name": "a/b"}, "lora": {"rank": 8}, "data": {"path": "a/b"}})
+    assert [str(fault) for fault in caught.value.faults] == ["recipe lora.rank: unknown key. In fastft it is lora.r"]
+
+
+def test_a_mapping_is_left_as_it_is() -> None:
+    values = {"model": {"model_name": "a/b"}, "lora": {}, "data": {"path": "a/b"}, "training": {"seed": 1}}
+    recipe = load_recipe(values, ["training.seed=2"])
+    assert recipe.training["seed"] == 2
+    assert values["training"] == {"seed": 1}
+
+
+def test_a_recipe_comes_back_equal_and_with_its_file(write: Write) -> None:
+    path = write(VALID)
+    recipe = load_recipe(path)
+    again = load_recipe(recipe)
+    assert again == recipe
+    assert again.source == path
+    assert load_recipe(recipe, ["training.seed=5"]).training == {"seed": 5}
+    assert recipe.training == {}
+
+
+def test_neither_torch_nor_transformers_is_imported(write: Write) -> None:
+    path = write(VALID + "  eval_split: 0.1\n  chat_template: chatml\ntraining:\n  optim: adamw_8bit\n  report_to: none\n")
+    code = (
+        "import sys; from fastft.recipe.load import load_recipe; load_recipe(sys.argv[1]);"
+        "print([m for m in ('torch', 'transformers', 'trl', 'unsloth', 'datasets', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_loading_is_quick(write: Write) -> None:
+    """Cold: the caches of the parsed sources are emptied. Processor time, so that a busy machine does not matter."""
+    from fastft.recipe import sft_config, training_arguments
+
+    path = write(VALID + "training:\n  optim: adamw_8bit\n  learning_rate: 1e-4\n")
+    for cached in (sft_config.sft_config_fields, sft_config._source, sft_config._enum, training_arguments._adapter):
+        cached.cache_clear()
+    begun = time.process_time()
+    load_recipe(path)
+    assert time.process_time() - begun < 0.25
