@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from rich.console import Console
 
 
 @contextlib.contextmanager
-def library_output_to(log: Path) -> Iterator[Console]:
-    """Send file descriptors 1 and 2 and sys.stdout/stderr to `log`; yield a console on the former stdout.
+def library_output_to(log: Path, console: Console) -> Iterator[Console]:
+    """Send file descriptors 1 and 2 and sys.stdout/stderr to `log`; yield a console that goes where `console` went.
 
     The descriptors themselves are moved, so that output of C++ libraries and child processes is caught too.
     In a notebook sys.stdout is no descriptor; there the console keeps writing to the cell.
@@ -24,13 +24,14 @@ def library_output_to(log: Path) -> Iterator[Console]:
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
     streams = sys.stdout, sys.stderr
+    on_stdout = console.file is sys.stdout
     with log.open("a", encoding="utf-8", buffering=1, errors="backslashreplace") as file:
-        user = _user_stream(streams[0], saved[0])
+        user = _user_stream(streams[0], saved[0]) if on_stdout else console.file
         try:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             sys.stdout = sys.stderr = file
-            yield Console(file=user)
+            yield Console(file=user, highlight=False) if on_stdout else console
         finally:
             user.flush()
             sys.stdout, sys.stderr = streams
@@ -39,7 +40,7 @@ def library_output_to(log: Path) -> Iterator[Console]:
                 os.close(copy)
 
 
-def _user_stream(stdout: TextIO, copy_of_1: int) -> TextIO:
+def _user_stream(stdout: TextIO, copy_of_1: int) -> IO[str]:
     try:
         on_descriptor_1 = stdout.fileno() == 1
     except (io.UnsupportedOperation, AttributeError):

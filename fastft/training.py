@@ -34,14 +34,14 @@ def train(
     Raises RecipeError, DatasetError and ModelError before anything is written; TrainingError and ExportError later,
     when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
     """
-    console = console or Console()
+    console = console or Console(highlight=False)
     resumed = run_to_resume(source, overrides, output_dir) if resume else None
     checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
     directory = Path(output_dir or checked.recipe.output_dir)
     run = resumed or Run.create(directory, checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
     if not run.finished:
-        with library_output_to(run.log_path) as user:
+        with library_output_to(run.log_path, console) as user:
             _train(run, checked, user, resumed=resumed is not None)
     if checked.recipe.export.formats:
         run.export(console=console)

@@ -25,7 +25,9 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(EXAMPLES / "colab_quickstart.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     shown = [out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", [])]
     assert any("held out" in text for text in shown)
     assert (tmp_path / "model.zip").stat().st_size > 1_000_000

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from rich.console import Console
 
 from fastft.quiet import library_output_to
 
@@ -11,8 +14,9 @@ _PROGRAM = """
 import os, subprocess, sys
 from pathlib import Path
 from fastft.quiet import library_output_to
+from rich.console import Console
 print("before")
-with library_output_to(Path(sys.argv[1])) as user:
+with library_output_to(Path(sys.argv[1]), Console()) as user:
     print("chatter of python")
     os.write(1, b"chatter of C\\n")
     os.write(2, b"complaint of C\\n")
@@ -36,7 +40,7 @@ def test_an_error_inside_gives_the_streams_back(tmp_path: Path) -> None:
     streams = sys.stdout, sys.stderr
     descriptors = os.fstat(1).st_ino, os.fstat(2).st_ino
     try:
-        with library_output_to(tmp_path / "log"):
+        with library_output_to(tmp_path / "log", Console()):
             raise KeyError("inside")
     except KeyError:
         pass
@@ -45,8 +49,18 @@ def test_an_error_inside_gives_the_streams_back(tmp_path: Path) -> None:
 
 
 def test_where_stdout_is_no_descriptor_the_console_writes_to_it(tmp_path: Path, capsys) -> None:
-    with library_output_to(tmp_path / "log") as user:
+    with library_output_to(tmp_path / "log", Console()) as user:
         print("chatter")
         user.print("for the cell")
     assert capsys.readouterr().out == "for the cell\n"
     assert (tmp_path / "log").read_text() == "chatter\n"
+
+
+def test_a_console_of_the_callers_own_is_used_as_it_is(tmp_path: Path) -> None:
+    written = io.StringIO()
+    console = Console(file=written)
+    with library_output_to(tmp_path / "log", console) as user:
+        user.print("for the caller")
+        print("chatter")
+    assert user is console
+    assert written.getvalue() == "for the caller\n"

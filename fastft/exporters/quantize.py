@@ -64,7 +64,7 @@ def _convert_rows(descriptor: int, tensor: TensorInfo, first: int, count: int, w
     raw = os.pread(descriptor, count * row_bytes, tensor.offset + first * row_bytes)
     if len(raw) != count * row_bytes:
         raise ExportError(f"The file ends inside {tensor.name}", hint="Make it again: fastft export RUN --overwrite")
-    _refuse_unsound(tensor.name, GGMLType(tensor.type), raw, len(raw))
+    _refuse_unsound(tensor.name, tensor.type, raw, len(raw))
     if tensor.type == wanted:
         return raw
     values = _as_f32(raw, GGMLType(tensor.type), count * tensor.columns)
@@ -85,9 +85,9 @@ def _as_f32(raw: bytes, kind: GGMLType, count: int) -> np.ndarray:
     return values
 
 
-def _refuse_unsound(name: str, kind: GGMLType, data: bytes | int, size: int) -> None:
+def _refuse_unsound(name: str, kind: int, data: bytes | int, size: int) -> None:
     if not library().ggml_validate_row_data(kind, data, size):
-        raise ExportError(f"{name} holds infinite or NaN values as {kind.name.lower()}")
+        raise ExportError(f"{name} holds infinite or NaN values")
 
 
 def _refuse_overflow(name: str, values: np.ndarray) -> None:

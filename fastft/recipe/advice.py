@@ -45,7 +45,7 @@ def unknown_key(path: KeyPath) -> tuple[str, str, str]:
     if homes:
         return "unknown key here", "", f"{key} belongs in {' or '.join(f'{home}:' for home in homes)}"
     if key in OWNED:
-        return "fastft sets this itself", "", sentence(OWNED[key])
+        return "cannot be set here", "", sentence(OWNED[key])
     if near := nearest(key, valid):
         return "unknown key", "", f"Did you mean {near}?"
     return "unknown key", "", _anywhere(section, key, valid)

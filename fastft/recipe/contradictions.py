@@ -243,7 +243,12 @@ def _hub_only(given: Given) -> Iterator[Clash]:
             yield Clash(("data.eval_split", "data.path"), found, "a share, a count, or a file")
     elif data.eval_split in (data.split, data.split.partition("[")[0]):
         hint = "Held-out rows must not be trained on; a share, e.g. 0.05, takes them out of training"
-        yield Clash(("data.eval_split", "data.split"), f'found "{data.eval_split}" with data.split: {data.split}', "another split", hint)
+        yield Clash(
+            ("data.eval_split", "data.split"),
+            f'found "{data.eval_split}" with data.split: {data.split}',
+            "another split",
+            hint,
+        )
     if isinstance(data.eval_split, str) and data.eval_split == data.path:
         hint = "Held-out rows must not be trained on; a share, e.g. 0.05, takes them out of training"
         yield Clash(("data.eval_split", "data.path"), "the file that is trained on", "another file", hint)

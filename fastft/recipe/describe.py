@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -23,9 +24,14 @@ _WORDS = {
 }
 
 
+def quoted(text: str) -> str:
+    """A text in quotes, on one line whatever is in it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def shown(value: Any) -> str:
     """A value as found, on one short line, spelled as YAML spells it."""
-    text = f'"{value}"' if isinstance(value, str) else yaml_text.flow(value)
+    text = quoted(value) if isinstance(value, str) else yaml_text.flow(value)
     return f"found {text if len(text) <= 60 else text[:57] + '...'}"
 
 

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from fastft.recipe import advice
 from fastft.recipe.describe import choices, expectation, flatten, item_type, shown
-from fastft.recipe.document import MISSING, Document, KeyPath, dotted, reach
+from fastft.recipe.document import MISSING, Document, KeyPath, reach
 from fastft.recipe.foreign import FOREIGN_VALUES
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import nearest
@@ -22,19 +22,24 @@ _FOLLOWS = "default_factory_not_called"
 
 
 def add_schema_faults(document: Document, error: ValidationError) -> set[KeyPath]:
-    """Turn each thing pydantic refused into a fault, one a path. Returns the paths at fault."""
+    """Turn each thing pydantic refused into a fault, one a path.
+
+    Returns the paths at fault, and those that were meant by keys with another name.
+    """
     details: dict[KeyPath, ErrorDetails] = {}
     for detail in error.errors(include_url=False):
         if detail["type"] != _FOLLOWS:
             details.setdefault(_written(document, detail), detail)
     unknown = [path for path, detail in details.items() if detail["type"] == "extra_forbidden"]
-    misspelt = {advice.meant(path) for path in unknown}
+    meant = {tuple(name.split(".")) for path in unknown if (name := advice.meant(path))}
+    # "lora_r: 8" at the top stands for a lora section as well.
+    meant |= {path[:1] for path in meant if path[0] not in document.tree}
     for path, detail in details.items():
         # A required key that stands there under another name is one fault, not two.
-        known = path in document.unreadable or (detail["type"] == "missing" and dotted(path) in misspelt)
+        known = path in document.unreadable or (detail["type"] == "missing" and path in meant)
         if not known:
             document.add(path, *_parts(path, detail))
-    return set(details)
+    return set(details) | meant
 
 
 def _written(document: Document, detail: ErrorDetails) -> KeyPath:
@@ -52,7 +57,7 @@ def _parts(path: KeyPath, detail: ErrorDetails) -> tuple[str, str, str]:
     if detail["type"] == "extra_forbidden":
         return advice.unknown_key(path)
     if detail["type"] == "owned":
-        return "fastft sets this itself", "", advice.sentence(context["reason"])
+        return "cannot be set here", "", advice.sentence(context["reason"])
     if detail["type"] == "missing":
         return "missing", _expected(path), advice.example(path)
     value = detail["input"]

@@ -106,7 +106,6 @@ AXOLOTL: Mapping[str, Ours] = {
     "plugins": Ours("", "Leave it out: there are no plug-ins"),
     "liger_rope": Ours("", "Leave it out: Unsloth brings its own kernels"),
     "is_llama_derived_model": Ours("", "Leave it out: the model's own config says it"),
-    "gradient_accumulation": Ours("training.gradient_accumulation_steps"),
     "max_packed_sequence_len": _LENGTH,
     "excess_length_strategy": Ours("data.truncation", "keep_start, keep_end or drop"),
 }
@@ -147,10 +146,9 @@ LLAMA_FACTORY: Mapping[str, Ours] = {
     "plot_loss": Ours("", "Leave it out: every step is in the run's metrics.jsonl"),
     "export_dir": Ours("export", "exports go into the run directory; name them in export.formats"),
     "export_size": Ours("export", "export.formats names what is made"),
-    "lora_dropout_rate": Ours("lora.lora_dropout"),
     "enable_thinking": Ours("data.chat_template", "the template decides"),
     "resize_vocab": _TOKENS,
-    "freeze_trainable_layers": Ours("lora.layers_to_transform"),
+    "freeze_trainable_layers": Ours("lora.layers_to_transform", "indices of the layers that get updates"),
 }
 
 TRL_CLI: Mapping[str, Ours] = {
@@ -207,7 +205,6 @@ UNSLOTH: Mapping[str, Ours] = {
     "save_method": Ours("export.formats"),
     "lora.gradient_checkpointing": _CHECKPOINTING,
     "model.use_gradient_checkpointing": _CHECKPOINTING,
-    "quantization": Ours("export.quantization_method"),
 }
 
 TORCHTUNE: Mapping[str, Ours] = {
@@ -282,12 +279,15 @@ TOOLS: Mapping[str, Mapping[str, Ours]] = {
     "torchtune": TORCHTUNE,
 }
 
+_OTHER_GGUF = ("f32", "q2_k", "q3_k_m", "q4_0", "q4_1", "q4_k_s", "q5_0", "q5_1", "q5_k_s", "q5_k_m", "q6_k", "iq4_xs")
+
 # Values that mean something elsewhere, said as what to write here.
 FOREIGN_VALUES: Mapping[str, str] = {
     "not_quantized": "Unsloth's not_quantized is f16 or bf16 here",
     "fast_quantized": "Unsloth's fast_quantized is q8_0 here",
     "quantized": "Unsloth's quantized is q4_k_m here",
-    "merged_16bits": "Did you mean merged_16bit?",
+    "merged_4bit": "The merge is made in 16 bits, so that nothing is lost; gguf with q4_k_m is the 4-bit export",
+    "merged_4bit_forced": "The merge is made in 16 bits, so that nothing is lost; gguf with q4_k_m is the 4-bit export",
     "safetensors": "A folder of safetensors is merged_16bit",
     "lora": "The adapter is always kept, in the run's adapter/ folder; it needs no export",
     "ollama": "gguf writes an Ollama Modelfile beside the model",
@@ -303,6 +303,7 @@ FOREIGN_VALUES: Mapping[str, str] = {
     "adamw": "Did you mean adamw_torch?",
     "adam": "Did you mean adamw_torch?",
     "paged_adamw": "Did you mean paged_adamw_32bit?",
+    **dict.fromkeys(_OTHER_GGUF, "This type is not made yet: q8_0 is closer to the model, q4_k_m is smaller"),
 }
 
 

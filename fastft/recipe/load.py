@@ -31,7 +31,7 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
     apply_overrides(document, overrides)
     _fill_in(document)
     recipe, at_fault = _validate(document)
-    recipe = resolve_paths(recipe, document, at_fault)
+    recipe, at_fault = resolve_paths(recipe, document, at_fault)
     add_contradictions(recipe, document, at_fault)
     if document.faults:
         raise _error(document)
@@ -81,7 +81,7 @@ def _prune(tree: dict[str, Any], path: KeyPath) -> None:
     """Take out the key at fault (of a list or a mapping in a section: the whole of it)."""
     section: Any = reach(tree, path[:1])
     if len(path) == 1:
-        tree.pop(str(path[0]))
+        tree.pop(str(path[0]), None)
     elif isinstance(section, dict):
         section.pop(path[1], None)
 

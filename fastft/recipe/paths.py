@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastft.recipe.describe import quoted
 from fastft.recipe.document import Document, KeyPath
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import listed, nearest
@@ -19,9 +21,12 @@ _DATA_SUFFIX = re.compile(
 _TEMPLATE_SUFFIX = re.compile(r"\.(jinja2?|j2)$")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Finder:
+    """Looks for local files on behalf of a document, and remembers which of its paths were refused."""
+
     document: Document
+    refused: set[KeyPath] = field(default_factory=set)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -30,19 +35,28 @@ class _Finder:
 
     def find(self, text: str) -> Path | None:
         """The first of the places at which something is, absolute."""
-        places = (folder / Path(text).expanduser() for folder in self.folders)
-        return next((place.resolve() for place in places if place.exists()), None)
+        return next((found for place in self._places(text) if (found := _existing(place))), None)
+
+    def refuse(self, path: KeyPath, found: str, expected: str, hint: str = "") -> None:
+        self.refused.add(path)
+        self.document.add(path, found, expected, hint)
 
     def missing(self, path: KeyPath, text: str, wanted: str) -> None:
-        given = Path(text).expanduser()
-        tried = [given] if given.is_absolute() else [folder / given for folder in self.folders]
-        near = next((name for place in tried if (name := _near(place))), "")
-        hint = f"Tried {' and '.join(map(str, tried))}." + (f" Did you mean {near}?" if near else "")
-        self.document.add(path, f'there is no file "{text}"', wanted, hint)
+        places = self._places(text)
+        near = next((name for place in places if (name := _near(place))), "")
+        hint = f"Tried {' and '.join(map(str, places))}." + (f" Did you mean {near}?" if near else "")
+        self.refuse(path, f"there is no file {quoted(text)}", wanted, hint)
+
+    def _places(self, text: str) -> list[Path]:
+        given = _expanded(text)
+        return [given] if given.is_absolute() else [folder / given for folder in self.folders]
 
 
-def resolve_paths(recipe: Recipe, document: Document, at_fault: set[KeyPath]) -> Recipe:
-    """The recipe with its local paths absolute. Files that are not there become faults of the document."""
+def resolve_paths(recipe: Recipe, document: Document, at_fault: set[KeyPath]) -> tuple[Recipe, set[KeyPath]]:
+    """The recipe with its local paths absolute, and the paths at fault with those whose file is not there.
+
+    What is at fault already is left as it is.
+    """
     finder = _Finder(document)
     model, data = recipe.model, recipe.data
     if ("model", "model_name") not in at_fault:
@@ -52,14 +66,17 @@ def resolve_paths(recipe: Recipe, document: Document, at_fault: set[KeyPath]) ->
         for key, resolve in (("path", _data), ("eval_split", _eval_split), ("chat_template", _template))
         if isinstance(value := getattr(data, key), str) and ("data", key) not in at_fault
     }
-    if ("output_dir",) not in at_fault:
-        _output_dir(finder, recipe.output_dir)
-    return recipe.model_copy(update={"model": model, "data": data.model_copy(update=updates)})
+    sections = {"model": model, "data": data.model_copy(update=updates)}
+    output_dir = _output_dir(finder, recipe.output_dir)
+    return recipe.model_copy(update={**sections, "output_dir": output_dir}), at_fault | finder.refused
 
 
-def _output_dir(finder: _Finder, text: str) -> None:
-    if Path(text).expanduser().is_file():
-        finder.document.add(("output_dir",), f'found "{text}", a file', "a folder that fastft makes")
+def _output_dir(finder: _Finder, text: str) -> str:
+    """Left relative to the current folder, as outputs are, but for `~`."""
+    found = _existing(Path.cwd() / _expanded(text))
+    if found is not None and not found.is_dir():
+        finder.refuse(("output_dir",), f"found {quoted(text)}, a file", "a folder that fastft makes")
+    return str(_expanded(text)) if text.startswith("~") else text
 
 
 def is_local(text: str) -> bool:
@@ -76,13 +93,13 @@ def _model(finder: _Finder, name: str) -> str:
         return str(found)
     if found is not None:
         hint = "A GGUF file cannot be trained; name the model it was made from." if name.endswith(".gguf") else ""
-        finder.document.add(path, f'found "{name}", a file', "a folder with config.json, or a Hub id", hint)
+        finder.refuse(path, f"found {quoted(name)}, a file", "a folder with config.json, or a Hub id", hint)
     elif _is_url(name):
-        finder.document.add(path, f'found "{name}", an address', "a Hub id: owner/name", _hub_id_hint(name))
+        finder.refuse(path, f"found {quoted(name)}, an address", "a Hub id: owner/name", _hub_id_hint(name))
     elif _is_path(name):
         finder.missing(path, name, "a folder with config.json, or a Hub id (owner/name)")
     elif not (_HUB_ID.fullmatch(name) or _BARE_ID.fullmatch(name)):
-        finder.document.add(path, f'found "{name}"', "a Hub id (owner/name), a local folder, or fastft/tiny")
+        finder.refuse(path, f"found {quoted(name)}", "a Hub id (owner/name), a local folder, or fastft/tiny")
     return name
 
 
@@ -95,13 +112,13 @@ def _data(finder: _Finder, text: str) -> str:
     if found is not None:
         inside = [entry.name for entry in sorted(found.iterdir()) if _DATA_SUFFIX.search(entry.name)]
         hint = f"It holds {listed(inside, limit=6)}." if inside else ""
-        finder.document.add(path, f'found "{text}", a folder', wanted, hint)
+        finder.refuse(path, f"found {quoted(text)}, a folder", wanted, hint)
     elif _is_url(text):
-        finder.document.add(path, f'found "{text}", an address', wanted, _hub_id_hint(text))
+        finder.refuse(path, f"found {quoted(text)}, an address", wanted, _hub_id_hint(text))
     elif looks_like_file(text):
         finder.missing(path, text, wanted)
     elif not _HUB_ID.fullmatch(text):
-        finder.document.add(path, f'found "{text}"', wanted, "A data set on the Hub is named with its owner.")
+        finder.refuse(path, f"found {quoted(text)}", wanted, "A data set on the Hub is named with its owner.")
     return text
 
 
@@ -123,11 +140,11 @@ def _template(finder: _Finder, text: str) -> str:
         return str(found or text)
     if "{%" in text or "{{" in text:
         hint = "Put the template into a file beside the recipe, e.g. chat.jinja, and name that."
-        finder.document.add(path, "found a template's text", "the name of a file or of a template", hint)
+        finder.refuse(path, "found a template's text", "the name of a file or of a template", hint)
     elif text not in (names := _template_names()):
         near = nearest(text, names, cutoff=0.5)
         hint = f"Did you mean {near}?" if near else "Leave it out for the model's own template."
-        finder.document.add(path, f'found "{text}"', "a .jinja file, or the name of a template Unsloth knows", hint)
+        finder.refuse(path, f"found {quoted(text)}", "a .jinja file, or the name of a template Unsloth knows", hint)
     return text
 
 
@@ -154,8 +171,24 @@ def _hub_id_hint(url: str) -> str:
     return f"Write {found.group(1) or found.group(2)}." if found else "Download it first, then name the file."
 
 
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~name of nobody on this machine
+        return Path(text)
+
+
+def _existing(place: Path) -> Path | None:
+    """The place, absolute, if something is there. A text may also be no possible path: too long, or with a NUL."""
+    try:
+        return place.resolve() if place.exists() else None
+    except (OSError, ValueError):
+        return None
+
+
 def _near(place: Path) -> str:
     """The name most like the missing one in its folder."""
-    if not place.parent.is_dir():
+    folder = _existing(place.parent)
+    if folder is None or not folder.is_dir() or not os.access(folder, os.R_OK):
         return ""
-    return nearest(place.name, (entry.name for entry in place.parent.iterdir()))
+    return nearest(place.name, (entry.name for entry in folder.iterdir()))

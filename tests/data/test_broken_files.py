@@ -147,7 +147,7 @@ BROKEN = {
 
 def _prepare(path: Path, tokenizer: ChatTokenizer) -> DatasetError:
     with pytest.raises(DatasetError) as caught:
-        prepare_data(DataSection(path=str(path)), tokenizer, max_length=512, seed=1)
+        prepare_data(DataSection.model_validate({"path": str(path)}), tokenizer, max_length=512, seed=1)
     return caught.value
 
 

@@ -36,11 +36,13 @@ OPENINGS = {
     "glm": "\n<think></think>\n",
     "muse": " to=user<|message|>",
 }
+CLOSINGS = {"unsloth llama": " "}
 OPENS = {
     **{f"unsloth {name}": "vicuna" for name in ("vicuna", "vicuna_old", "vicuna old")},
     **{f"unsloth {name}": "qwen3" for name in ("qwen3", "qwen-3")},
     **{f"unsloth {name}": "gptoss" for name in ("gptoss", "gpt-oss")},
     "unsloth starling": "starling",
+    "unsloth llama": "vicuna",
     "unsloth qwen3-thinking": "thinking",
     **{f"trl {name}.jinja": "qwen3" for name in ("qwen3", "qwen3_training")},
     **{f"trl {name}.jinja": "gptoss" for name in ("gptoss", "gptoss_training")},
@@ -128,13 +130,13 @@ def test_every_familys_answers_are_learned_exactly(name: str, chameleon: Tokeniz
         assert rendered.examples == ()
         assert {dropped.reason for dropped in rendered.dropped} == {NOT_ITS_PROMPT}
         return
-    opening = OPENINGS[OPENS[name]] if name in OPENS else ""
+    opening, closing = OPENINGS[OPENS[name]] if name in OPENS else "", CLOSINGS.get(name, "")
     assert rendered.dropped == ()
     learned = []
     for example in rendered.examples:
         runs = groupby(zip(example.input_ids, example.labels, strict=True), key=lambda pair: pair[1] != IGNORE)
         learned += [tokenizer.decode([token for token, _ in run]) for wanted, run in runs if wanted]
-    assert learned == [opening + answer + tokenizer.end_of_turn for answer in ANSWERS]
+    assert learned == [opening + answer + closing + tokenizer.end_of_turn for answer in ANSWERS]
     ends = (1, 3) if rendered.split else (1,)
     for example, end in zip(rendered.examples, ends, strict=True):
         fed = tokenizer.prompt_ids(CHAT.as_dicts()[:end])

@@ -28,7 +28,11 @@ UNREADABLE = [
     (b"model:\n  model_name: a: b\n", ":2:16: not valid YAML: mapping values are not allowed here", "quotes"),
     (b"lora: {r: 8\ndata: x\n", ":2:5: not valid YAML: expected ',' or '}', but got ':'", "not closed"),
     (b'data: "open\n', ":2:1: not valid YAML: found unexpected end of stream", "never closed"),
-    (b"lora:\n  r: 8\n data: x\n", ":3:2: not valid YAML: expected <block end>, but found '<block mapping start>'", "indented"),
+    (
+        b"lora:\n  r: 8\n data: x\n",
+        ":3:2: not valid YAML: expected <block end>, but found '<block mapping start>'",
+        "indented",
+    ),
     (b"model: {}\n---\ndata: {}\n", ":2:1: not valid YAML: but found another document", "one document"),
     (b"data: *nowhere\n", ":1:7: not valid YAML: found undefined alias 'nowhere'", ""),
     (b"a: \x00\n", ": not valid YAML: unacceptable character #x0000: special characters are not allowed", ""),
@@ -36,7 +40,7 @@ UNREADABLE = [
     ("model: {}\n".encode("utf-16"), ":1: not UTF-8 text (byte 0xff)", "Save the file as UTF-8"),
     (b"[" * 5000, " is nested too deeply to be a recipe", ""),
     (b"#" * 1_000_001, " has 1,000,001 bytes; that is no recipe", ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("content", "message", "hint"), UNREADABLE)

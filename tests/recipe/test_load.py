@@ -44,9 +44,21 @@ BROKEN = [
     ("training:\n  max_length: 4\n", "recipe.yaml:8 training.max_length", "found 4", "at least 8", ""),
     ("training:\n  max_length: null\n", "recipe.yaml:8 training.max_length", "found null", "a whole number", ""),
     ("training:\n  warmup_steps: -0.1\n", "recipe.yaml:8 training.warmup_steps", "found -0.1", "at least 0", ""),
-    ("training:\n  warmup_steps: 2.5\n", "recipe.yaml:8 training.warmup_steps", "found 2.5", "whole number of steps", ""),
+    (
+        "training:\n  warmup_steps: 2.5\n",
+        "recipe.yaml:8 training.warmup_steps",
+        "found 2.5",
+        "whole number of steps",
+        "",
+    ),
     ("training:\n  weight_decay: -1\n", "recipe.yaml:8 training.weight_decay", "found -1", "at least 0", ""),
-    ("training:\n  optim: adamw_8bits\n", "recipe.yaml:8 training.optim", 'found "adamw_8bits"', "one of", "adamw_8bit?"),
+    (
+        "training:\n  optim: adamw_8bits\n",
+        "recipe.yaml:8 training.optim",
+        'found "adamw_8bits"',
+        "one of",
+        "adamw_8bit?",
+    ),
     (
         "training:\n  lr_scheduler_type: cosin\n",
         "recipe.yaml:8 training.lr_scheduler_type",
@@ -77,12 +89,24 @@ BROKEN = [
     ),
     ("training:\n  packing: perhaps\n", "recipe.yaml:8 training.packing", 'found "perhaps"', "true or false", ""),
     ("training:\n  report_to: wandbb\n", "recipe.yaml:8 training.report_to", 'found "wandbb"', "wandb", "wandb?"),
-    ("training:\n  report_to: swanlab\n", "recipe.yaml:8 training.report_to", 'found "swanlab"', "installed", "report_to: none"),
-    ("training:\n  output_dir: x\n", "recipe.yaml:8 training.output_dir", "fastft sets this itself", "", "--output-dir"),
-    ("training:\n  hub_token: hf_x\n", "recipe.yaml:8 training.hub_token", "fastft sets this itself", "", "HF_TOKEN"),
+    (
+        "training:\n  report_to: swanlab\n",
+        "recipe.yaml:8 training.report_to",
+        'found "swanlab"',
+        "installed",
+        "report_to: none",
+    ),
+    ("training:\n  output_dir: x\n", "recipe.yaml:8 training.output_dir", "cannot be set here", "", "--output-dir"),
+    ("training:\n  hub_token: hf_x\n", "recipe.yaml:8 training.hub_token", "cannot be set here", "", "HF_TOKEN"),
     ("evaluation:\n  max_new_tokens: 0\n", "recipe.yaml:8 evaluation.max_new_tokens", "found 0", "at least 1", ""),
     ("evaluation:\n  prompts: [1]\n", "recipe.yaml:8 evaluation.prompts[0]", "found 1", "text", 'in quotes: "1"'),
-    ("export:\n  formats:\n  - gguf\n  - ggml\n", "recipe.yaml:10 export.formats[1]", 'found "ggml"', "merged_16bit, gguf", "gguf?"),
+    (
+        "export:\n  formats:\n  - gguf\n  - ggml\n",
+        "recipe.yaml:10 export.formats[1]",
+        'found "ggml"',
+        "merged_16bit, gguf",
+        "gguf?",
+    ),
     ("export:\n  formats: ollama\n", "recipe.yaml:8 export.formats", 'found "ollama"', "gguf", "Modelfile"),
     (
         "export:\n  formats: [gguf]\n  quantization_method: [Q4_K_M]\n",
@@ -93,8 +117,20 @@ BROKEN = [
     ),
     ("export:\n  dtype: bf16\n", "recipe.yaml:8 export.dtype", 'found "bf16"', "bfloat16", "Did you mean bfloat16?"),
     ("training:\n  seed: 1\n  seed: 2\n", "recipe.yaml:9 training.seed", "written twice (first on line 8)", "once", ""),
-    ("training:\n  optim: !!python/name:os.system x\n", "recipe.yaml:8 training.optim", "found the tag !!python/name:os.system", "", ""),
-    ("training: &a\n  lr_scheduler_kwargs: *a\n", "recipe.yaml:8 training.lr_scheduler_kwargs", "holds itself through an alias", "", ""),
+    (
+        "training:\n  optim: !!python/name:os.system x\n",
+        "recipe.yaml:8 training.optim",
+        "found the tag !!python/name:os.system",
+        "",
+        "",
+    ),
+    (
+        "training: &a\n  lr_scheduler_kwargs: *a\n",
+        "recipe.yaml:8 training.lr_scheduler_kwargs",
+        "holds itself through an alias",
+        "",
+        "",
+    ),
     ("? [a, b]\n: c\n", "recipe.yaml:7", "a key that is no text", "", ""),
 ]
 
@@ -102,18 +138,54 @@ BROKEN = [
 BROKEN_BASES = [
     ("lora: {r: 8}\ndata: {path: a/b}\n", "recipe.yaml model.model_name", "missing", "fastft/tiny", "model_name: "),
     ("model: {model_name: fastft/tiny}\nlora: {}\n", "recipe.yaml data.path", "missing", "Hub id", "path: "),
-    ("model: fastft/tiny\nlora: {}\ndata: {path: a/b}\n", "recipe.yaml:1 model", 'found "fastft/tiny"', "mapping", "{model_name: fastft/tiny}"),
-    ("model: {model_nme: a/b}\nlora: {}\ndata: {path: a/b}\n", "recipe.yaml:1 model.model_nme", "unknown key", "", "model_name?"),
+    (
+        "model: fastft/tiny\nlora: {}\ndata: {path: a/b}\n",
+        "recipe.yaml:1 model",
+        'found "fastft/tiny"',
+        "mapping",
+        "{model_name: fastft/tiny}",
+    ),
+    (
+        "model: {model_nme: a/b}\nlora: {}\ndata: {path: a/b}\n",
+        "recipe.yaml:1 model.model_nme",
+        "unknown key",
+        "",
+        "model_name?",
+    ),
     (VALID.replace("r: 8", "r: 0"), "recipe.yaml:4 lora.r", "found 0", "at least 1", ""),
     (VALID.replace("r: 8", "r: eight"), "recipe.yaml:4 lora.r", 'found "eight"', "a whole number", ""),
     (VALID.replace("r: 8", "lora_dropout: 1"), "recipe.yaml:4 lora.lora_dropout", "found 1", "below 1", ""),
     (VALID.replace("r: 8", "bias: None"), "recipe.yaml:4 lora.bias", 'found "None"', "none, all, lora_only", "none?"),
-    (VALID.replace("r: 8", "target_modules: q_proj,v_proj"), "recipe.yaml:4 lora.target_modules", 'found "q_proj,v_proj"', "auto", "[q_proj, v_proj]"),
-    (VALID.replace("r: 8", "target_modules: []"), "recipe.yaml:4 lora.target_modules", "found []", "a list of text", ""),
-    (VALID.replace("r: 8", "layers_to_transform: [-1]"), "recipe.yaml:4 lora.layers_to_transform[0]", "found -1", "at least 0", ""),
+    (
+        VALID.replace("r: 8", "target_modules: q_proj,v_proj"),
+        "recipe.yaml:4 lora.target_modules",
+        'found "q_proj,v_proj"',
+        "auto",
+        "[q_proj, v_proj]",
+    ),
+    (
+        VALID.replace("r: 8", "target_modules: []"),
+        "recipe.yaml:4 lora.target_modules",
+        "found []",
+        "a list of text",
+        "",
+    ),
+    (
+        VALID.replace("r: 8", "layers_to_transform: [-1]"),
+        "recipe.yaml:4 lora.layers_to_transform[0]",
+        "found -1",
+        "at least 0",
+        "",
+    ),
     (VALID.replace("  r: 8\n", ""), "recipe.yaml:3 lora", "missing", "what is to be trained", "full_finetuning"),
     (VALID.replace("  r: 8\n", "  - 8\n"), "recipe.yaml:3 lora", "found [8]", "a mapping", ""),
-    (VALID + "  format: sharegtp\n", "recipe.yaml:7 data.format", 'found "sharegtp"', "sharegpt", "Did you mean sharegpt?"),
+    (
+        VALID + "  format: sharegtp\n",
+        "recipe.yaml:7 data.format",
+        'found "sharegtp"',
+        "sharegpt",
+        "Did you mean sharegpt?",
+    ),
     (VALID + "  eval_split: 1.0\n", "recipe.yaml:7 data.eval_split", "found 1.0", "a share between 0 and 1", ""),
     (VALID + "  eval_split: 0\n", "recipe.yaml:7 data.eval_split", "found 0", "a share between 0 and 1", ""),
     (VALID + "  eval_split: -5\n", "recipe.yaml:7 data.eval_split", "found -5", "a count", ""),
@@ -124,7 +196,7 @@ BROKEN_BASES = [
     (VALID + "  revision: 5\n", "recipe.yaml:7 data.revision", "found 5", "text or null", '"5"'),
     (VALID + "  revision: None\n", "recipe.yaml:7 data.revision", 'found "None"', "text or null", "null"),
     (VALID.replace("owner/name", "[a/b, c/d]"), "recipe.yaml:6 data.path", "found [a/b, c/d]", "Hub id", "mixtures"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("added", "where", "found", "expected", "hint"), BROKEN)
@@ -222,7 +294,9 @@ def test_a_recipe_comes_back_equal_and_with_its_file(write: Write) -> None:
 
 
 def test_neither_torch_nor_transformers_is_imported(write: Write) -> None:
-    path = write(VALID + "  eval_split: 0.1\n  chat_template: chatml\ntraining:\n  optim: adamw_8bit\n  report_to: none\n")
+    path = write(
+        VALID + "  eval_split: 0.1\n  chat_template: chatml\ntraining:\n  optim: adamw_8bit\n  report_to: none\n"
+    )
     code = (
         "import sys; from fastft.recipe.load import load_recipe; load_recipe(sys.argv[1]);"
         "print([m for m in ('torch', 'transformers', 'trl', 'unsloth', 'datasets', 'numpy') if m in sys.modules])"

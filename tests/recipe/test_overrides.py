@@ -66,13 +66,19 @@ MALFORMED = [
     ("lora.lora_r=5", "override lora.lora_r=5: unknown key. In fastft it is lora.r"),
     ("lora.r=0", "override lora.r=0: found 0; expected a whole number of at least 1 and at most 4096"),
     ("lora.r.x=1", "override lora.r.x=1: lora.r holds a value, not keys; expected a key of a section"),
-    ("training.report_to=[a", "override training.report_to=[a: the value is not valid YAML (expected ',' or ']', but got"
-     " '<stream end>'). Quote it for the shell and for YAML, e.g. 'section.key=\"a: b\"'."),
-    ("data.split=!x y", "override data.split=!x y: the value is not valid YAML (found the tag !x). Quote it for the"
-     " shell and for YAML, e.g. 'section.key=\"a: b\"'."),
+    (
+        "training.report_to=[a",
+        "override training.report_to=[a: the value is not valid YAML (expected ',' or ']', but got"
+        " '<stream end>'). Quote it for the shell and for YAML, e.g. 'section.key=\"a: b\"'.",
+    ),
+    (
+        "data.split=!x y",
+        "override data.split=!x y: the value is not valid YAML (found the tag !x). Quote it for the"
+        " shell and for YAML, e.g. 'section.key=\"a: b\"'.",
+    ),
     ("training=5", "override training=5: found 5; expected a mapping of SFTConfig's fields"),
-    ("export.formats=[x]", "override export.formats=[x]: found \"x\"; expected one of merged_16bit, gguf"),
-]  # fmt: skip
+    ("export.formats=[x]", 'override export.formats=[x]: found "x"; expected one of merged_16bit, gguf'),
+]
 
 
 @pytest.mark.parametrize(("override", "message"), MALFORMED)

@@ -25,12 +25,34 @@ def read(text: str) -> Any:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("2e-5", 2e-5), ("1E4", 1e4), ("-.5", -0.5), ("3.", 3.0), ("5", 5), ("+5", 5), ("010", 10), ("0x10", 16),
-        ("0o10", 8), ("no", "no"), ("off", "off"), ("Yes", "Yes"), ("y", "y"), ("true", True), ("FALSE", False),
-        ("~", None), ("null", None), ("12:30:00", "12:30:00"), ("2024-01-01", "2024-01-01"), ("1_000", "1_000"),
-        ("'5'", "5"), ('"true"', "true"), ("!!str 5", "5"), (".5e", ".5e"), ("1.2.3", "1.2.3"), ("-", [None]),
+        ("2e-5", 2e-5),
+        ("1E4", 1e4),
+        ("-.5", -0.5),
+        ("3.", 3.0),
+        ("5", 5),
+        ("+5", 5),
+        ("010", 10),
+        ("0x10", 16),
+        ("0o10", 8),
+        ("no", "no"),
+        ("off", "off"),
+        ("Yes", "Yes"),
+        ("y", "y"),
+        ("true", True),
+        ("FALSE", False),
+        ("~", None),
+        ("null", None),
+        ("12:30:00", "12:30:00"),
+        ("2024-01-01", "2024-01-01"),
+        ("1_000", "1_000"),
+        ("'5'", "5"),
+        ('"true"', "true"),
+        ("!!str 5", "5"),
+        (".5e", ".5e"),
+        ("1.2.3", "1.2.3"),
+        ("-", [None]),
     ],
-)  # fmt: skip
+)
 def test_scalars_mean_what_they_look_like(text: str, value: Any) -> None:
     got = read(text)
     assert got == value
@@ -39,9 +61,36 @@ def test_scalars_mean_what_they_look_like(text: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["no", "2e-5", "1e5", "010", "true", "null", "~", "", "12:30", "2024-01-01", "0x1f", "a: b", "- a", "#x", "🦥 é",
-     "two\nlines", " spaced ", 2e-5, 1e-300, 1e22, -3, 0.1, True, None, [], {}, [["a"], {"b": None}]],
-)  # fmt: skip
+    [
+        "no",
+        "2e-5",
+        "1e5",
+        "010",
+        "true",
+        "null",
+        "~",
+        "",
+        "12:30",
+        "2024-01-01",
+        "0x1f",
+        "a: b",
+        "- a",
+        "#x",
+        "🦥 é",
+        "two\nlines",
+        " spaced ",
+        2e-5,
+        1e-300,
+        1e22,
+        -3,
+        0.1,
+        True,
+        None,
+        [],
+        {},
+        [["a"], {"b": None}],
+    ],
+)
 def test_what_is_written_reads_back_the_same(value: Any) -> None:
     text = yaml_text.dump({"key": value})
     assert read(text) == {"key": value}
@@ -86,15 +135,27 @@ def test_a_trap_is_read_as_meant(write: Callable[[str], Path], line: str, key: s
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("0.05", 0.05), ("'0.05'", 0.05), ("5e-2", 0.05), ("200", 200), ("'200'", 200), ("test", "test"), ("test[:100]", "test[:100]"), ("null", None)]
-)  # fmt: skip
+    ("text", "value"),
+    [
+        ("0.05", 0.05),
+        ("'0.05'", 0.05),
+        ("5e-2", 0.05),
+        ("200", 200),
+        ("'200'", 200),
+        ("test", "test"),
+        ("test[:100]", "test[:100]"),
+        ("null", None),
+    ],
+)
 def test_held_out_rows(write: Callable[[str], Path], text: str, value: Any) -> None:
     got = load_recipe(write(VALID + f"  eval_split: {text}\n")).data.eval_split
     assert got == value
     assert type(got) is type(value)
 
 
-@pytest.mark.parametrize("line", ["eval_strategy: true", "run_name: true", "run_name: 5", "max_steps: 3.5", "max_steps: no"])
+@pytest.mark.parametrize(
+    "line", ["eval_strategy: true", "run_name: true", "run_name: 5", "max_steps: 3.5", "max_steps: no"]
+)
 def test_a_trap_that_could_mean_two_things_is_refused(write: Callable[[str], Path], line: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(write(VALID + f"training:\n  {line}\n"))

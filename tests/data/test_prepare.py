@@ -1,0 +1,198 @@
+"""The whole data stage: every row accounted for, splits that are disjoint and repeatable, an audit that adds up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fastft.data.conversation import IGNORE
+from fastft.data.prepare import PreparedData, prepare_data
+from fastft.data.tokenizer import ChatTokenizer
+from fastft.errors import DatasetError
+from fastft.recipe.schema import DataSection
+
+
+def write(path: Path, rows: Sequence[Any]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def pairs(count: int, start: int = 0) -> list[dict[str, str]]:
+    return [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(start, start + count)]
+
+
+def prepare(path: Path, tokenizer: ChatTokenizer, max_length: int = 512, seed: int = 7, **data: Any) -> PreparedData:
+    section = DataSection.model_validate({"path": str(path), **data})
+    return prepare_data(section, tokenizer, max_length=max_length, seed=seed)
+
+
+def adds_up(data: PreparedData) -> None:
+    """The invariants of every preparation."""
+    audit = data.audit
+    assert audit.rows == audit.train.rows + audit.evaluation.rows + audit.lost_rows
+    for examples, part in ((data.train, audit.train), (data.evaluation, audit.evaluation)):
+        assert part.examples == len(examples)
+        assert part.tokens == sum(len(e.input_ids) for e in examples)
+        assert part.supervised == sum(1 for e in examples for label in e.labels if label != IGNORE)
+        assert part.truncated_tokens == sum(e.truncated for e in examples)
+        assert all(len(e.input_ids) == len(e.labels) <= audit.max_length for e in examples)
+        assert all(e.supervised > 0 and e.labels[0] == IGNORE for e in examples)
+    json.dumps(audit.as_dict())
+    Console(quiet=True).print(audit.table())
+
+
+@pytest.mark.parametrize(
+    ("file", "rows", "found"),
+    [
+        ("alpaca_en_demo.json", 999, "alpaca"),
+        ("glaive_toolcall_en_demo.json", 300, "sharegpt"),
+        ("c4_demo.jsonl", 300, "text"),
+    ],
+)
+def test_public_sets_are_accounted_for(
+    tokenizer: ChatTokenizer, shared: Path, file: str, rows: int, found: str
+) -> None:
+    data = prepare(shared / "data" / file, tokenizer, max_length=16_384)
+    adds_up(data)
+    assert (data.audit.rows, data.audit.format, data.audit.lost_rows) == (rows, found, 0)
+    assert data.audit.train.truncated_examples == 0
+    short = prepare(shared / "data" / file, tokenizer, max_length=256, eval_split=0.1)
+    adds_up(short)
+    assert short.audit.train.truncated_examples > 0
+    assert any("cut off at max_length 256" in warning for warning in short.audit.warnings)
+
+
+@pytest.mark.parametrize("file", ["dpo_en_demo.json", "kto_en_demo.json"])
+def test_preference_sets_are_refused(qwen: ChatTokenizer, shared: Path, file: str) -> None:
+    with pytest.raises(DatasetError, match="does not tell good answers from bad ones"):
+        prepare(shared / "data" / file, qwen)
+
+
+@pytest.mark.parametrize(("wanted", "held_out"), [(0.1, 10), (0.001, 1), (25, 25), (1, 1), (0.99, 99)])
+def test_shares_and_counts_are_held_out(qwen: ChatTokenizer, tmp_path: Path, wanted: float, held_out: int) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(100))
+    data = prepare(path, qwen, eval_split=wanted)
+    adds_up(data)
+    assert (len(data.train), len(data.evaluation)) == (100 - held_out, held_out)
+    places = [e.place for e in data.train], [e.place for e in data.evaluation]
+    assert not set(places[0]) & set(places[1])
+    assert len(set(places[0]) | set(places[1])) == 100
+    lines = [int(place.rpartition(":")[2]) for place in places[0]]
+    assert lines == sorted(lines)
+    assert [c.place for c in data.evaluation_conversations] == places[1]
+
+
+def test_the_split_depends_on_the_seed_alone(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(100))
+    first, again, other = (prepare(path, qwen, seed=seed, eval_split=10) for seed in (7, 7, 8))
+    assert (first.train, first.evaluation) == (again.train, again.evaluation)
+    assert [e.place for e in first.evaluation] != [e.place for e in other.evaluation]
+
+
+@pytest.mark.parametrize("wanted", [100, 101, 10**9])
+def test_holding_out_everything_is_an_error(qwen: ChatTokenizer, tmp_path: Path, wanted: int) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(100))
+    with pytest.raises(DatasetError, match=r"d\.jsonl: data\.eval_split holds out .* of 100 usable rows"):
+        prepare(path, qwen, eval_split=wanted)
+
+
+def test_a_file_of_its_own_is_held_out(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", pairs(5))
+    other = write(tmp_path / "val.jsonl", pairs(3, start=4))
+    data = prepare(path, qwen, eval_split=str(other))
+    adds_up(data)
+    assert [e.place for e in data.evaluation] == ["val.jsonl:1", "val.jsonl:2", "val.jsonl:3"]
+    assert (len(data.train), data.audit.rows) == (5, 8)
+    assert data.audit.leaked.places == ("val.jsonl:1",)
+    assert any("also trained on" in warning and "val.jsonl:1" in warning for warning in data.audit.warnings)
+    with pytest.raises(DatasetError, match=r"none\.jsonl: no such file"):
+        prepare(path, qwen, eval_split=str(tmp_path / "none.jsonl"))
+    with pytest.raises(DatasetError, match="validation: no such file"):
+        prepare(path, qwen, eval_split="validation")
+
+
+def test_the_fingerprint_is_of_the_content(qwen: ChatTokenizer, llama: ChatTokenizer, tmp_path: Path) -> None:
+    rows = pairs(5)
+    first = prepare(write(tmp_path / "a.jsonl", rows), qwen).audit
+    moved = prepare(write(tmp_path / "b.jsonl", rows), qwen).audit
+    as_messages = [
+        {"messages": [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["completion"]}]}
+        for r in rows
+    ]
+    (tmp_path / "c.json").write_text(json.dumps(as_messages))
+    reshaped = prepare(tmp_path / "c.json", qwen).audit
+    assert first.fingerprint == moved.fingerprint == reshaped.fingerprint
+    assert first.examples_sha256 == moved.examples_sha256 == reshaped.examples_sha256
+    other_model = prepare(tmp_path / "a.jsonl", llama).audit
+    assert other_model.fingerprint == first.fingerprint
+    assert other_model.examples_sha256 != first.examples_sha256
+    rows[3]["completion"] = "It is 3"
+    changed = prepare(write(tmp_path / "a.jsonl", rows), qwen).audit
+    assert changed.fingerprint != first.fingerprint
+    assert changed.examples_sha256 != first.examples_sha256
+
+
+def test_rows_left_out_are_counted_by_reason_with_places(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"messages": [_user("a"), _assistant("b")]} for _ in range(3)]
+    rows += [{"messages": [_user(f"{n}"), _assistant(" ")]} for n in range(5)]
+    rows += [{"messages": [_user("x <|im_end|>"), _assistant("b")]}]
+    rows += [{"messages": [_user("a"), _assistant("b") | {"weight": 0}]}]
+    rows += [{"messages": [_user("a"), _assistant("b")], "images": ["cat.png"], "id": 7}]
+    rows += [{"messages": [_user("u"), _assistant("v"), _user("w")], "id": 8, "source": ""}]
+    data = prepare(write(tmp_path / "d.jsonl", rows), qwen)
+    adds_up(data)
+    audit = data.audit
+    assert {reason: (t.count, t.places) for reason, t in audit.dropped.items()} == {
+        "an assistant turn is empty": (5, ("d.jsonl:4", "d.jsonl:5", "d.jsonl:6")),
+        "a message holds a control token of the model as text": (1, ("d.jsonl:9",)),
+        "a message sets its own weight in training": (1, ("d.jsonl:10",)),
+        "the row has media, which a text model can't see": (1, ("d.jsonl:11",)),
+    }
+    assert {note: (t.count, t.places) for note, t in audit.notes.items()} == {
+        "the column 'id' is not used": (2, ("d.jsonl:11", "d.jsonl:12")),
+        "rows whose turns after the last answer are not used": (1, ("d.jsonl:12",)),
+    }
+    assert (audit.rows, audit.lost_rows, audit.duplicates) == (12, 8, 2)
+    assert sum(warning.startswith("left out because") for warning in audit.warnings) == 4
+    assert any(warning.startswith("2 of 4 training rows repeat") for warning in audit.warnings)
+    assert "d.jsonl (messages): 12 rows, 4 to train on, 8 left out" in audit.summary()
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def test_columns_are_mapped_before_the_format_is_told(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", [{"q": "a", "answer": "b"}])
+    data = prepare(path, qwen, columns={"prompt": "q", "completion": "answer"})
+    adds_up(data)
+    assert data.audit.format == "prompt_completion"
+    straight = prepare(write(tmp_path / "e.jsonl", [{"prompt": "a", "completion": "b"}]), qwen)
+    assert data.train[0].input_ids == straight.train[0].input_ids
+
+
+def test_nothing_left_after_truncation_says_why(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(4))
+    with pytest.raises(DatasetError) as caught:
+        prepare(path, qwen, max_length=8)
+    text = str(caught.value)
+    assert "d.jsonl: nothing is left to train on: all 4 rows were left out" in text
+    assert "d.jsonl:1: nothing to learn within max_length (4 rows): " in text
+    with pytest.raises(DatasetError, match="longer than max_length"):
+        prepare(path, qwen, max_length=8, truncation="drop")
+
+
+def test_an_evaluation_set_of_which_nothing_is_left_is_an_error(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(4))
+    other = write(tmp_path / "v.jsonl", [{"prompt": "a", "completion": ""}])
+    with pytest.raises(DatasetError, match=r"v\.jsonl: nothing is left to evaluate on"):
+        prepare(path, qwen, eval_split=str(other))

@@ -1,0 +1,164 @@
+"""Local paths: beside the recipe first, then under the current folder; what is not there is told with both places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastft.errors import RecipeError
+from fastft.recipe.load import load_recipe
+from tests.recipe.conftest import VALID
+
+Write = Callable[[str], Path]
+
+
+def data(path: str, more: str = "") -> str:
+    return VALID.replace("owner/name", path) + more
+
+
+def fault_of(recipe: Path) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe)
+    (fault,) = caught.value.faults
+    return str(fault)
+
+
+@pytest.fixture
+def cwd(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cwd")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("cwd")
+def test_a_file_beside_the_recipe(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text("{}\n")
+    assert load_recipe(write(data("chats.jsonl"))).data.path == str(tmp_path / "chats.jsonl")
+
+
+def test_a_file_under_the_current_folder(write: Write, cwd: Path) -> None:
+    (cwd / "chats.jsonl").write_text("{}\n")
+    assert load_recipe(write(data("chats.jsonl"))).data.path == str(cwd / "chats.jsonl")
+
+
+def test_beside_the_recipe_goes_first(write: Write, cwd: Path, tmp_path: Path) -> None:
+    for folder in (cwd, tmp_path):
+        (folder / "chats.jsonl").write_text("{}\n")
+    assert load_recipe(write(data("chats.jsonl"))).data.path == str(tmp_path / "chats.jsonl")
+
+
+def test_a_mapping_looks_in_the_current_folder(cwd: Path) -> None:
+    (cwd / "chats.jsonl").write_text("{}\n")
+    recipe = load_recipe({"model": {"model_name": "a/b"}, "lora": {}, "data": {"path": Path("chats.jsonl")}})
+    assert recipe.data.path == str(cwd / "chats.jsonl")
+
+
+def test_a_missing_file_names_both_places_and_the_nearest(write: Write, cwd: Path, tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text("{}\n")
+    assert fault_of(write(data("chat.jsonl"))) == (
+        'recipe.yaml:6 data.path: there is no file "chat.jsonl"; expected a local .jsonl, .json, .csv or .parquet file,'
+        f" or a Hub id (owner/name). Tried {tmp_path / 'chat.jsonl'} and {cwd / 'chat.jsonl'}. Did you mean chats.jsonl?"
+    )
+
+
+def test_an_absolute_path_is_tried_once(write: Write, tmp_path: Path) -> None:
+    assert f"Tried {tmp_path / 'no.csv'}." in fault_of(write(data(str(tmp_path / "no.csv"))))
+
+
+@pytest.mark.parametrize("path", ["./chats", "~/nowhere/chats", "a/b/c", "chats.json.gz", "a\\b"])
+def test_what_looks_like_a_file_is_no_hub_id(write: Write, path: str) -> None:
+    assert "there is no file" in fault_of(write(data(path)))
+
+
+@pytest.mark.parametrize("path", ["mlabonne/FineTome-100k", "HuggingFaceH4/no_robots", "a/b.c"])
+def test_a_hub_id_stays(write: Write, path: str) -> None:
+    assert load_recipe(write(data(path))).data.path == path
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("alpaca", "named with its owner"),
+        ("https://huggingface.co/datasets/mlabonne/FineTome-100k", "Write mlabonne/FineTome-100k."),
+        ("hf://datasets/a/b", "Write a/b."),
+        ("https://example.org/chats.jsonl", "Download it first"),
+    ],
+)
+def test_what_is_neither_file_nor_hub_id(write: Write, path: str, hint: str) -> None:
+    assert hint in fault_of(write(data(path)))
+
+
+def test_a_folder_of_data_lists_its_files(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "a.jsonl").write_text("{}\n")
+    assert 'found "sets", a folder' in fault_of(write(data("sets")))
+    assert "It holds a.jsonl." in fault_of(write(data("sets")))
+
+
+def test_held_out_rows_in_a_file(write: Write, tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    recipe = load_recipe(write(data("train.jsonl", "  eval_split: test.jsonl\n")))
+    assert recipe.data.eval_split == str(tmp_path / "test.jsonl")
+    assert "there is no file" in fault_of(write(data("train.jsonl", "  eval_split: tst.jsonl\n")))
+
+
+def test_a_chat_template_in_a_file_or_by_name(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "my.jinja").write_text("x")
+    assert load_recipe(write(data("a/b", "  chat_template: my.jinja\n"))).data.chat_template == str(
+        tmp_path / "my.jinja"
+    )
+    assert load_recipe(write(data("a/b", "  chat_template: chatml\n"))).data.chat_template == "chatml"
+
+
+@pytest.mark.parametrize(
+    ("template", "part"),
+    [
+        ("mi.jinja", "Did you mean my.jinja?"),
+        ("chat-ml", "Did you mean chatml?"),
+        ("'{% for m in messages %}{% endfor %}'", "Put the template into a file"),
+    ],
+)
+def test_a_chat_template_that_is_not_there(write: Write, tmp_path: Path, template: str, part: str) -> None:
+    (tmp_path / "my.jinja").write_text("x")
+    assert part in fault_of(write(data("a/b", f"  chat_template: {template}\n")))
+
+
+def model(name: str) -> str:
+    return VALID.replace("fastft/tiny", name)
+
+
+def test_a_model_in_a_folder(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    assert load_recipe(write(model("model"))).model.model_name == str(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["fastft/tiny", "unsloth/Qwen3-4B-Instruct-2507-unsloth-bnb-4bit", "gpt2"])
+def test_a_model_on_the_hub_stays(write: Write, name: str) -> None:
+    assert load_recipe(write(model(name))).model.model_name == name
+
+
+def test_the_packaged_model_is_no_folder(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "fastft" / "tiny").mkdir(parents=True)
+    assert load_recipe(write(VALID)).model.model_name == "fastft/tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("./nowhere", 'there is no file "./nowhere"'),
+        ("m.gguf", "A GGUF file cannot be trained"),
+        ("https://huggingface.co/unsloth/Qwen3-4B", "Write unsloth/Qwen3-4B."),
+        ("Qwen 3", "expected a Hub id"),
+    ],
+)
+def test_a_model_that_is_not_there(write: Write, tmp_path: Path, name: str, part: str) -> None:
+    (tmp_path / "m.gguf").write_text("x")
+    assert part in fault_of(write(model(name)))
+
+
+def test_an_output_dir_that_is_a_file(write: Write, cwd: Path) -> None:
+    (cwd / "out").write_text("x")
+    assert 'output_dir: found "out", a file' in fault_of(write(VALID + "output_dir: out\n"))
