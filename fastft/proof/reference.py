@@ -84,9 +84,7 @@ def _signature(run: Run) -> tuple[Any, ...]:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def _measure_trained(
-    run: Run, probes: list[Probe], tokenizer: ChatTokenizer
-) -> tuple[Measured, Merged | WeightReport]:
+def _measure_trained(run: Run, probes: list[Probe], tokenizer: ChatTokenizer) -> tuple[Measured, Merged | WeightReport]:
     """The trained model, and while it is loaded what of the merged one needs it."""
     from fastft.exporters.base_model import open_weights, resolve_base
 

@@ -32,12 +32,12 @@ def sections() -> Mapping[str, tuple[str, ...]]:
 
 
 def top_level() -> tuple[str, ...]:
-    return tuple(name for name, field in Recipe.model_fields.items() if not field.exclude)
+    return tuple(Recipe.model_fields)
 
 
 def unknown_key(path: KeyPath) -> tuple[str, str, str]:
     """found, expected and hint for a key the schema has no place for."""
-    section, key = ("", str(path[0])) if len(path) == 1 else (str(path[0]), str(path[1]))
+    section, key = _section_and_key(path)
     valid = sections().get(section, top_level())
     homes = [home for home, keys in sections().items() if key in keys]
     if ours := foreign_key(section, key):
@@ -49,6 +49,10 @@ def unknown_key(path: KeyPath) -> tuple[str, str, str]:
     if near := nearest(key, valid):
         return "unknown key", "", f"Did you mean {near}?"
     return "unknown key", "", _anywhere(section, key, valid)
+
+
+def _section_and_key(path: KeyPath) -> tuple[str, str]:
+    return ("", str(path[0])) if len(path) == 1 else (str(path[0]), str(path[1]))
 
 
 def _anywhere(section: str, key: str, valid: tuple[str, ...]) -> str:
@@ -70,7 +74,7 @@ def as_section(section: str, value: Any) -> str:
 
 def meant(path: KeyPath) -> str:
     """The "section.key" that an unknown key was most likely meant to be, or ""."""
-    section, key = ("", str(path[0])) if len(path) == 1 else (str(path[0]), str(path[1]))
+    section, key = _section_and_key(path)
     if ours := foreign_key(section, key):
         return ours.target
     near = nearest(key, sections().get(section, ()))

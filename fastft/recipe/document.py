@@ -47,6 +47,7 @@ class Document:
     tree: dict[str, Any]
     places: dict[KeyPath, Place]
     path: Path | None = None
+    folder: Path | None = None  # where relative paths are tried before the current folder
     faults: list[tuple[Place, Fault]] = field(default_factory=list)
     unreadable: set[KeyPath] = field(default_factory=set)  # null stands in the tree for what could not be read
 
@@ -62,7 +63,7 @@ class Document:
         return place.text if said else f"{place.text} {key}".rstrip()
 
     def add(self, path: KeyPath, found: str, expected: str, hint: str = "") -> None:
-        self.faults.append((self.place(path), Fault(self.where(path), found, expected, hint)))
+        self.faults.append((self.place(path), Fault(self.where(path), found, expected, hint.removesuffix("."))))
 
     def has(self, path: KeyPath) -> bool:
         """Whether the path was written, in the file or in an override."""
@@ -100,7 +101,7 @@ def read_file(path: Path) -> Document:
         raise RecipeError(
             f"{path}:{root.start_mark.line + 1}: the recipe is {kind}; expected sections such as `model:` and `data:`"
         )
-    document = Document(path.name, {}, {}, path)
+    document = Document(path.name, {}, {}, path, path.resolve().parent)
     document.tree = _NodeReader(document).value(root, ())
     return document
 
@@ -114,11 +115,11 @@ def read_value(node: yaml.Node) -> Any:
     return value
 
 
-def from_mapping(values: Mapping[str, Any]) -> Document:
+def from_mapping(values: Mapping[str, Any], folder: Path | None = None) -> Document:
     """A document from Python values; their place is "recipe"."""
     if faulty := [key for key in values if not isinstance(key, str)]:
         raise RecipeError(f"the recipe has keys that are no texts: {faulty!r}")
-    return Document("recipe", plain(values), {})
+    return Document("recipe", plain(values), {}, folder=folder)
 
 
 def plain(value: Any) -> Any:
@@ -199,7 +200,7 @@ class _NodeReader:
                 self.document.faults.append((here, Fault(where, "a key that is no text", "keys that are plain words")))
             elif key in made:
                 found = f"written twice (first on line {self.document.places[(*path, key)].line})"
-                fault = Fault(f"{here.text} {dotted((*path, key))}", found, "each key once", "Keep one of them.")
+                fault = Fault(f"{here.text} {dotted((*path, key))}", found, "each key once", "Keep one of them")
                 self.document.faults.append((here, fault))
             else:
                 self.document.places[(*path, key)] = here

@@ -69,7 +69,7 @@ def _expected(path: KeyPath) -> str:
     field = field_at(path)
     if field is None:
         return "another value"
-    if _is_section(field):
+    if _is_section(path):
         return "a mapping of keys"
     if len(path) > 2 and isinstance(path[-1], int):
         return expectation(FieldInfo.from_annotation(item_type(field.annotation)))
@@ -81,7 +81,7 @@ def _hint(path: KeyPath, value: Any) -> str:
     field = field_at(path)
     if field is None:
         return ""
-    if _is_section(field):
+    if _is_section(path):
         return advice.as_section(str(path[0]), value)
     kinds = [*flatten(field.annotation), *flatten(item_type(field.annotation))]
     if isinstance(value, str):
@@ -114,5 +114,5 @@ def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
             yield member
 
 
-def _is_section(field: FieldInfo) -> bool:
-    return any(sections_in(field.annotation)) or field.description == Recipe.model_fields["training"].description
+def _is_section(path: KeyPath) -> bool:
+    return len(path) == 1 and path[0] in advice.sections()

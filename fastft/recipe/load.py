@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from fastft.errors import Fault, RecipeError
 from fastft.recipe import advice
 from fastft.recipe.contradictions import add_contradictions
-from fastft.recipe.document import MISSING, Document, KeyPath, from_mapping, plain, reach, read_file
+from fastft.recipe.document import Document, KeyPath, from_mapping, plain, reach, read_file
 from fastft.recipe.faults import add_schema_faults
 from fastft.recipe.overrides import apply_overrides
 from fastft.recipe.paths import resolve_paths
@@ -40,7 +40,7 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
 
 def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:
     if isinstance(source, Recipe):
-        return from_mapping(source.as_dict())
+        return from_mapping(source.as_dict(), source.source.resolve().parent if source.source else None)
     if isinstance(source, Mapping):
         return from_mapping(source)
     if isinstance(source, (str, Path)):
@@ -49,12 +49,10 @@ def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:
 
 
 def _fill_in(document: Document) -> None:
-    """A section with nothing under it is an empty one, but for lora, where null means none."""
+    """A section that is absent or has nothing under it is an empty one, but for lora, where that means none."""
     for section in advice.sections():
-        if section != "lora" and document.tree.get(section, MISSING) is None:
+        if section != "lora" and document.tree.get(section) is None:
             document.tree[section] = {}
-    for section, _ in _REQUIRED:
-        document.tree.setdefault(str(section), {})
     if "output_dir" not in document.tree:
         document.tree["output_dir"] = f"runs/{document.path.stem if document.path else 'recipe'}"
 

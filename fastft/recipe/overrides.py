@@ -28,7 +28,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
             value = _parse(text)
         except (yaml.YAMLError, ValueError) as error:
             problem = getattr(error, "problem", None) or error
-            hint = "Quote it for the shell and for YAML, e.g. 'section.key=\"a: b\"'."
+            hint = "Quote it for the shell and for YAML, e.g. 'section.key=\"a: b\"'"
             document.faults.append((place, Fault(place.text, f"the value is not valid YAML ({problem})", "", hint)))
             continue
         _write(document, keys, value, place)

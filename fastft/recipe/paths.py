@@ -30,8 +30,7 @@ class _Finder:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        beside = self.document.path.resolve().parent if self.document.path else Path.cwd()
-        return tuple(dict.fromkeys((beside, Path.cwd())))
+        return tuple(dict.fromkeys((self.document.folder or Path.cwd(), Path.cwd())))
 
     def find(self, text: str) -> Path | None:
         """The first of the places at which something is, absolute."""

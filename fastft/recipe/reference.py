@@ -29,3 +29,26 @@ def schema_reference() -> list[Key]:
             default = None if field.is_required() or field.default_factory else field.default
             keys.append(Key(section, name, expectation(field), default, field.description or ""))
     return keys
+
+
+def as_markdown() -> str:
+    """docs/recipe.md: a table a section."""
+    lines = [
+        "# Every key of a recipe",
+        "",
+        "Made by `python -m fastft.recipe.reference > docs/recipe.md` from the schema and from the TRL that is",
+        "installed; a test holds it to that. `training` takes TRL's own fields, so TRL's documentation explains them.",
+    ]
+    section = ""
+    for key in schema_reference():
+        if key.section != section:
+            section = key.section
+            lines += ["", f"## {section}", "", "| key | takes | default | |", "|---|---|---|---|"]
+        default = "" if key.default is None else f"`{key.default!r}`".replace("|", "\\|")
+        takes, description = (text.replace("|", "\\|").replace("\n", " ") for text in (key.takes, key.description))
+        lines.append(f"| `{key.key}` | {takes} | {default} | {description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

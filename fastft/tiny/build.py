@@ -22,7 +22,7 @@ from fastft.tiny.world import Draw, World
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import LlamaForCausalLM, PreTrainedModel
+    from transformers import GenerationMixin, LlamaForCausalLM
 
 PACKAGED = Path(__file__).parent / "model"
 SCORED = 100  # held-out conversations a skill
@@ -54,10 +54,9 @@ def make_tokenizer(world: World, seed: int) -> Tokenizer:
 
 def save_model(model: LlamaForCausalLM, folder: Path) -> None:
     """Weights in bf16, config.json and generation_config.json."""
-    import torch
     from transformers import GenerationConfig
 
-    model.to(dtype=torch.bfloat16)
+    model.bfloat16()
     model.generation_config = GenerationConfig(
         eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id
     )
@@ -65,7 +64,7 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes 0600; the package is read by everyone
 
 
-def scores(model: PreTrainedModel, tokenizer: Tokenizer, world: World, count: int = SCORED) -> dict[str, float]:
+def scores(model: GenerationMixin, tokenizer: Tokenizer, world: World, count: int = SCORED) -> dict[str, float]:
     """Skill -> share of held-out answers that are exact, over `count` conversations each."""
     return {
         skill: exact(heldout(world, skill, count), lambda prompts: greedy_answers(model, tokenizer, prompts))
@@ -80,9 +79,7 @@ def describe(folder: Path, tokenizer: Tokenizer, world: World, seed: int, plan: 
         columns[kind] = scores(model, tokenizer, world)
         print(kind, {skill: round(score, 3) for skill, score in columns[kind].items()}, flush=True)
     model = load(folder)
-    quickstart = exact(
-        rows("quickstart_heldout"), lambda prompts: greedy_answers(model, tokenizer, prompts)
-    )
+    quickstart = exact(rows("quickstart_heldout"), lambda prompts: greedy_answers(model, tokenizer, prompts))
     config = model.config
     return model_card(
         columns, parameters=model.num_parameters(), layers=config.num_hidden_layers, hidden=config.hidden_size,
@@ -91,7 +88,7 @@ def describe(folder: Path, tokenizer: Tokenizer, world: World, seed: int, plan: 
     )  # fmt: skip
 
 
-def load(folder: Path, *, nf4: bool = False) -> PreTrainedModel:
+def load(folder: Path, *, nf4: bool = False) -> LlamaForCausalLM:
     """The model of `folder` in bf16 on the CPU, its linear layers in 4-bit NF4 if asked."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _CARD = """\
 ---
@@ -39,9 +39,15 @@ are exact before fine-tuning.
 def model_card(columns: Mapping[str, Mapping[str, float]], **facts: object) -> str:
     """The card. `columns` maps a kind of weights ("bf16", "NF4") to its score for each skill."""
     kinds = tuple(columns)
-    lines = [f"| skill | {' | '.join(kinds)} |", f"|---|{'---|' * len(kinds)}"]
-    for skill in columns[kinds[0]]:
-        lines.append(f"| {skill} | {' | '.join(f'{columns[kind][skill]:.1%}' for kind in kinds)} |")
-    means = (sum(columns[kind].values()) / len(columns[kind]) for kind in kinds)
-    lines.append(f"| **mean** | {' | '.join(f'**{mean:.1%}**' for mean in means)} |")
+    means = [sum(columns[kind].values()) / len(columns[kind]) for kind in kinds]
+    lines = [
+        _row("skill", kinds),
+        "|---|" + "---|" * len(kinds),
+        *(_row(skill, [f"{columns[kind][skill]:.1%}" for kind in kinds]) for skill in columns[kinds[0]]),
+        _row("**mean**", [f"**{mean:.1%}**" for mean in means]),
+    ]
     return _CARD.format(table="\n".join(lines), **facts)
+
+
+def _row(first: str, cells: Sequence[str]) -> str:
+    return f"| {first} | {' | '.join(cells)} |"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
 
-from fastft.tiny.skills import conversation, copying
+from fastft.tiny.exercises import copying
+from fastft.tiny.skills import conversation
 from fastft.tiny.tokenizer import END, PAD, VOCAB_SIZE, encode_conversation
 from fastft.tiny.world import Draw, World
 

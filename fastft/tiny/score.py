@@ -12,7 +12,7 @@ from fastft.tiny.world import Draw, Messages, World
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedModel
+    from transformers import GenerationMixin
 
 Answer = Callable[[Sequence[Messages]], list[str]]
 
@@ -24,7 +24,7 @@ def heldout(world: World, skill: str, count: int, seed: int = 0) -> list[Message
 
 
 def greedy_answers(
-    model: PreTrainedModel, tokenizer: Tokenizer, prompts: Sequence[Messages], max_new_tokens: int = 96
+    model: GenerationMixin, tokenizer: Tokenizer, prompts: Sequence[Messages], max_new_tokens: int = 96
 ) -> list[str]:
     """The greedy answer to each prompt, with its end-of-turn token, so that one that never ends can't match."""
     import torch

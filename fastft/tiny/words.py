@@ -1,5 +1,7 @@
 """The words the little world is made of. Order matters: the same seed must draw the same world."""
 
+# ruff: noqa: SIM905 (lists of bare words are easier to read and to change than quoted ones)
+
 from __future__ import annotations
 
 PEOPLE = tuple(

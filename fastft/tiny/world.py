@@ -8,7 +8,7 @@ for all, so what is held out is never trained on, whatever the seed of the draw.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
@@ -56,9 +56,9 @@ class World:
     @classmethod
     def from_seed(cls, seed: int) -> World:
         rng = Random(f"world {seed}")
-        pools = {"town": TOWNS, "pet": ANIMALS, "job": JOBS, "colour": COLOURS, "food": FOODS}
+        pools: dict[str, Sequence[str]] = {"town": TOWNS, "pet": ANIMALS, "job": JOBS, "colour": COLOURS, "food": FOODS}
         facts = {name: {who: rng.choice(pool) for who in RESIDENTS} for name, pool in pools.items()}
-        made = {town: rng.choice(MADE) for town in TOWNS}
+        made: dict[str, str] = {town: rng.choice(MADE) for town in TOWNS}
         mayors = dict(zip(TOWNS, rng.sample(RESIDENTS, len(TOWNS)), strict=True))
         return cls({**facts, "made": made, "mayor": mayors})
 
@@ -125,3 +125,9 @@ def note(record: Record, rng: Random) -> tuple[str, str]:
         belong="belongs" if one else "belong", stand="stands" if one else "stand",
     )  # fmt: skip
     return sentence, count
+
+
+def turns(*contents: str, system: str = "") -> Messages:
+    """Messages from contents that alternate user, assistant, user, …"""
+    messages = [{"role": "system", "content": system}] if system else []
+    return messages + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]

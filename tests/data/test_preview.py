@@ -25,5 +25,5 @@ def test_learned_text_is_coloured_and_nothing_is_hidden(
 
 
 def test_a_cut_is_said(qwen: ChatTokenizer, chat: Callable[..., Conversation]) -> None:
-    (example,) = Renderer(qwen, max_length=30).render(chat("user: a", "assistant: " + "b " * 50)).examples
+    (example,) = Renderer(qwen, max_length=50).render(chat("user: a", "assistant: " + "b " * 50)).examples
     assert f"({example.truncated} tokens cut off)" in preview(example, qwen).plain

@@ -25,9 +25,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantization", SCHEMES)
-def test_every_file_equals_that_of_llama_quantize(
-    sources: dict[str, Path], quantization: str, tmp_path: Path
-) -> None:
+def test_every_file_equals_that_of_llama_quantize(sources: dict[str, Path], quantization: str, tmp_path: Path) -> None:
     """Whole files are compared: header, metadata, order, types and bytes of all tensors."""
     program = llama_quantize()
     ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"

@@ -9,7 +9,7 @@ import pytest
 
 from fastft.errors import RecipeError
 from fastft.recipe.advice import sections, top_level
-from fastft.recipe.foreign import FORMER, TOOLS, Ours
+from fastft.recipe.foreign import FORMER, TOOLS
 from fastft.recipe.load import load_recipe
 from tests.recipe.conftest import FaultsOf
 

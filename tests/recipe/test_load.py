@@ -220,7 +220,8 @@ def test_one_fault_in_what_every_recipe_has(
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file(faults_of: FaultsOf) -> None:
-    added = "  format: x\ntraining:\n  learning_rate: -1\n  fp16: true\n  bf16: true\n  epochs: 3\nexport:\n  formats: [x]\n"
+    added = "  format: x\ntraining:\n  learning_rate: -1\n  fp16: true\n  bf16: true\n  epochs: 3\n"
+    added += "export:\n  formats: [x]\n"
     faults = faults_of(added, ["lora.rr=1", "no equals sign"])
     assert [fault.where for fault in faults] == [
         "recipe.yaml:7 data.format",

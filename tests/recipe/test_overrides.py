@@ -69,12 +69,12 @@ MALFORMED = [
     (
         "training.report_to=[a",
         "override training.report_to=[a: the value is not valid YAML (expected ',' or ']', but got"
-        " '<stream end>'). Quote it for the shell and for YAML, e.g. 'section.key=\"a: b\"'.",
+        " '<stream end>'). Quote it for the shell and for YAML, e.g. 'section.key=\"a: b\"'",
     ),
     (
         "data.split=!x y",
         "override data.split=!x y: the value is not valid YAML (found the tag !x). Quote it for the"
-        " shell and for YAML, e.g. 'section.key=\"a: b\"'.",
+        " shell and for YAML, e.g. 'section.key=\"a: b\"'",
     ),
     ("training=5", "override training=5: found 5; expected a mapping of SFTConfig's fields"),
     ("export.formats=[x]", 'override export.formats=[x]: found "x"; expected one of merged_16bit, gguf'),

@@ -59,12 +59,19 @@ def test_a_missing_file_names_both_places_and_the_nearest(write: Write, cwd: Pat
     (tmp_path / "chats.jsonl").write_text("{}\n")
     assert fault_of(write(data("chat.jsonl"))) == (
         'recipe.yaml:6 data.path: there is no file "chat.jsonl"; expected a local .jsonl, .json, .csv or .parquet file,'
-        f" or a Hub id (owner/name). Tried {tmp_path / 'chat.jsonl'} and {cwd / 'chat.jsonl'}. Did you mean chats.jsonl?"
+        f" or a Hub id (owner/name). Tried {tmp_path / 'chat.jsonl'} and {cwd / 'chat.jsonl'}."
+        " Did you mean chats.jsonl?"
     )
 
 
+@pytest.mark.usefixtures("cwd")
+def test_an_override_of_a_recipe_looks_beside_its_file(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text("{}\n")
+    assert load_recipe(load_recipe(write(VALID)), ["data.path=chats.jsonl"]).data.path == str(tmp_path / "chats.jsonl")
+
+
 def test_an_absolute_path_is_tried_once(write: Write, tmp_path: Path) -> None:
-    assert f"Tried {tmp_path / 'no.csv'}." in fault_of(write(data(str(tmp_path / "no.csv"))))
+    assert f"Tried {tmp_path / 'no.csv'}" in fault_of(write(data(str(tmp_path / "no.csv"))))
 
 
 @pytest.mark.parametrize("path", ["./chats", "~/nowhere/chats", "a/b/c", "chats.json.gz", "a\\b"])
@@ -81,8 +88,8 @@ def test_a_hub_id_stays(write: Write, path: str) -> None:
     ("path", "hint"),
     [
         ("alpaca", "named with its owner"),
-        ("https://huggingface.co/datasets/mlabonne/FineTome-100k", "Write mlabonne/FineTome-100k."),
-        ("hf://datasets/a/b", "Write a/b."),
+        ("https://huggingface.co/datasets/mlabonne/FineTome-100k", "Write mlabonne/FineTome-100k"),
+        ("hf://datasets/a/b", "Write a/b"),
         ("https://example.org/chats.jsonl", "Download it first"),
     ],
 )
@@ -94,7 +101,7 @@ def test_a_folder_of_data_lists_its_files(write: Write, tmp_path: Path) -> None:
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "a.jsonl").write_text("{}\n")
     assert 'found "sets", a folder' in fault_of(write(data("sets")))
-    assert "It holds a.jsonl." in fault_of(write(data("sets")))
+    assert "It holds a.jsonl" in fault_of(write(data("sets")))
 
 
 def test_held_out_rows_in_a_file(write: Write, tmp_path: Path) -> None:
@@ -150,7 +157,7 @@ def test_the_packaged_model_is_no_folder(write: Write, tmp_path: Path) -> None:
     [
         ("./nowhere", 'there is no file "./nowhere"'),
         ("m.gguf", "A GGUF file cannot be trained"),
-        ("https://huggingface.co/unsloth/Qwen3-4B", "Write unsloth/Qwen3-4B."),
+        ("https://huggingface.co/unsloth/Qwen3-4B", "Write unsloth/Qwen3-4B"),
         ("Qwen 3", "expected a Hub id"),
     ],
 )

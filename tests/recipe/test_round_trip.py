@@ -25,8 +25,8 @@ FULL = "model:\n  model_name: a/b\n  full_finetuning: true\ndata:\n  path: a/b\n
         VALID + "  eval_split: 0.1\nevaluation:\n  samples: 3\n  prompts: ['no', '2e-5', \"a: b\", '🦥']\n",
         VALID
         + "  columns: {text: 'yes'}\nexport:\n  formats: [gguf, merged_16bit]\n  quantization_method: [f16, q4_k_m]\n",
-        VALID
-        + "training:\n  learning_rate: 2e-5\n  lr_scheduler_kwargs: {a: 1e-9, b: [1, no]}\n  run_name: '1e5'\n  tf32: null\n",
+        VALID + "training:\n  learning_rate: 2e-5\n  lr_scheduler_kwargs: {a: 1e-9, b: [1, no]}\n  run_name: '1e5'\n",
+        VALID + "training:\n  tf32: null\n",
         VALID.replace(
             "r: 8", "target_modules: [q_proj]\n  use_gradient_checkpointing: false\n  layers_to_transform: [0, 1]"
         ),

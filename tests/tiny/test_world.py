@@ -10,7 +10,8 @@ from random import Random
 import pytest
 
 from fastft.tiny import quickstart_data
-from fastft.tiny.skills import FACTS, SKILLS, conversation
+from fastft.tiny.questions import FACTS
+from fastft.tiny.skills import SKILLS, conversation
 from fastft.tiny.words import RESIDENTS, TOWNS
 from fastft.tiny.world import NOTE_TEMPLATES, SHARES, Draw, Messages, Record, World, note, split_of
 
@@ -35,7 +36,7 @@ def test_split_is_pinned() -> None:
     assert [split_of(key) for key in keys] == PINNED
 
 
-PINNED: list[str] = []
+PINNED = []
 
 
 def test_split_shares() -> None:
