@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 StopReason = Literal["stop", "length"]
-_PROMPTS_A_BATCH = 16
+_PROMPTS_A_BATCH = 64
+_LOGITS_BYTES = 1 << 28  # of one batch's logits in float32
 _REBUILD = "Make the folder again: for an export, fastft export RUN --overwrite; for an adapter, train again."
 
 
@@ -73,12 +74,22 @@ class TextModel:
 
     def logprobs(self, ids: Sequence[int]) -> torch.Tensor:
         """Log-probabilities of the next token after each of `ids`: float32 [len(ids), vocabulary], on the CPU."""
+        return next(self.logprobs_of([ids]))
+
+    def logprobs_of(self, sequences: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:
+        """As `logprobs`, for each of `sequences` in turn, several of them at a time as memory allows."""
         import torch
 
-        with torch.inference_mode():
-            rows = torch.tensor([list(ids)], device=self.model.device)
-            logits = self.model(input_ids=rows, use_cache=False).logits[0]
-            return logits.float().log_softmax(-1).cpu()
+        room = max(_LOGITS_BYTES // (4 * self.vocabulary), 1)  # positions at a time
+        for batch in _batches(sequences, room):
+            width = max(map(len, batch))
+            # Padded on the right and unmasked: a causal model's real tokens never see what follows them.
+            rows = [[*ids, *[self.pad_id] * (width - len(ids))] for ids in batch]
+            with torch.inference_mode():
+                inputs = torch.tensor(rows, device=self.model.device)
+                logits = self.model(input_ids=inputs, use_cache=False).logits
+                found = logits.float().log_softmax(-1).cpu()
+            yield from (found[i, : len(ids)] for i, ids in enumerate(batch))
 
     def generate_batch(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int] | None = None
@@ -232,6 +243,18 @@ def _stop_and_pad(folder: Path, base: Path) -> tuple[list[int], int]:
     stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
     pad = settings.get("pad_token_id")
     return stops, pad if pad is not None else (stops[0] if stops else 0)
+
+
+def _batches(sequences: Sequence[Sequence[int]], room: int) -> Iterator[list[Sequence[int]]]:
+    """Consecutive sequences, each batch of at most `room` positions once padded (a longer sequence goes alone)."""
+    batch: list[Sequence[int]] = []
+    for ids in sequences:
+        if batch and (len(batch) + 1) * max(len(ids), *map(len, batch)) > room:
+            yield batch
+            batch = []
+        batch.append(ids)
+    if batch:
+        yield batch
 
 
 def _cut(row: list[int], stops: Sequence[int]) -> Generation:

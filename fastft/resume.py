@@ -63,14 +63,15 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> None:
-    """Keep the data's audit in the run; when resuming, refuse data that is not what the run began with."""
+    """Keep the data's audit in the run; when resuming, refuse examples that are not those the run began with."""
     if resumed and run.audit_path.is_file():
         was = json.loads(run.audit_path.read_text(encoding="utf-8"))
-        if was["fingerprint"] != audit["fingerprint"]:
+        if was["examples_sha256"] != audit["examples_sha256"]:
+            same_rows = was["fingerprint"] == audit["fingerprint"]
+            what = "tokenizer or chat template" if same_rows else "data set"
             raise DatasetError(
-                f"the data set changed since {run.directory} began (fingerprint {was['fingerprint'][:12]}, "
-                f"now {audit['fingerprint'][:12]})",
-                hint="Put the former data back, or start a new run without --resume.",
+                f"the {what} changed since {run.directory} began: the examples are not the same",
+                hint=f"Put the former {what} back, or start a new run without --resume.",
             )
         return
     write_json(run.audit_path, audit)

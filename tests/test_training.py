@@ -154,6 +154,6 @@ def test_resuming_refuses_another_recipe_and_other_data(data: Path, tmp_path: Pa
         fastft.train(_recipe(moved, max_steps=7), output_dir=tmp_path / "run", resume=True)
     from fastft.resume import guard_same_data
 
-    guard_same_data(Run(tmp_path / "run"), {"fingerprint": "a" * 64}, resumed=False)
-    with pytest.raises(DatasetError, match="changed since"):
+    guard_same_data(Run(tmp_path / "run"), {"fingerprint": "a", "examples_sha256": "a"}, resumed=False)
+    with pytest.raises(DatasetError, match="the data set changed since"):
         fastft.train(_recipe(moved), output_dir=tmp_path / "run", resume=True, console=Console(file=io.StringIO()))

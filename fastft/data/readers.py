@@ -66,7 +66,8 @@ def read_parquet(path: Path) -> list[Row]:
     try:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
-        kind = _kind_of(path.read_bytes()[:8])
+        with path.open("rb") as file:
+            kind = _kind_of(file.read(8))
         found = f"it is {kind}" if kind and not kind.startswith("Parquet") else str(error).splitlines()[0]
         raise DatasetError(
             f"{path.name} is not a readable Parquet file: {found}", hint="It may be cut short; get it again."

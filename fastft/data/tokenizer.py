@@ -41,7 +41,6 @@ class ChatTokenizer:
         self._backend = backend
         self._unk_token = specials.get("unk_token")
         self._added = backend.get_added_tokens_decoder()
-        self._special_text = _any_of([t.content for t in self._added.values() if t.special])
 
     @classmethod
     def load(cls, folder: Path, chat_template: str | None = None) -> ChatTokenizer:
@@ -103,9 +102,14 @@ class ChatTokenizer:
         return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def control_token_in(self, text: str) -> str | None:
-        """The first special token written out in `text`; encoding would turn it into the control token itself."""
-        match = self._special_text.search(text)
+        """The first control token written out in `text`; encoding would turn it into the token itself."""
+        match = self._control_text.search(text)
         return match.group() if match else None
+
+    @cached_property
+    def _control_text(self) -> re.Pattern[str]:
+        special = [token.content for token in self._added.values() if token.special]
+        return _any_of([*special, self.end_of_turn])  # some tokenizers forget to call theirs special
 
     @cached_property
     def document_start(self) -> list[int]:

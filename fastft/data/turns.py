@@ -65,7 +65,7 @@ class TurnFinder:
                 raise HistoryRewrittenError
             written = index + 1
             if index in wanted:
-                turns.append(Turn(start, _generated((start, end), blocks)))
+                turns.append(Turn(start, self._spans((start, end), blocks)))
         _check_tools(text, conversation)
         return Rendering(text[:end], tuple(turns))
 
@@ -79,7 +79,7 @@ class TurnFinder:
         _check_written(text[:start], [m for m in conversation.messages[:index] if m.role != "assistant"])
         _check_tools(text, conversation)
         end = self._end(text, start, conversation.messages[index])
-        return Rendering(text[:end], (Turn(start, _generated((start, end), blocks)),))
+        return Rendering(text[:end], (Turn(start, self._spans((start, end), blocks)),))
 
     def unmarked(self, conversation: Conversation) -> str:
         """The whole conversation as text, checked to hold every message's content. Raises RowRefusedError."""
@@ -98,7 +98,7 @@ class TurnFinder:
 
     def _start(self, text: str, conversation: Conversation, index: int) -> int:
         prompt, _ = self._render(conversation, index, prompt=True)
-        if False:
+        if not text.startswith(prompt):
             raise HistoryRewrittenError
         return len(prompt)
 
@@ -114,6 +114,18 @@ class TurnFinder:
             "the template does not write an answer whole and close it with its end-of-turn token",
             f"looked for {_shortened(message.content)!r} followed by {closing}",
         )
+
+    def _spans(self, turn: Span, blocks: Sequence[Span]) -> tuple[Span, ...]:
+        """The parts of a turn inside `{% generation %}` blocks, or all of it where the template has no such marks.
+
+        The end-of-turn token always belongs to the last part: some templates close the block before it.
+        """
+        if not self._tokenizer.marks_generation:
+            return (turn,)
+        inside = [(max(a, turn[0]), min(b, turn[1])) for a, b in blocks if a < turn[1] and b > turn[0]]
+        if not inside:
+            raise RowRefusedError("the template does not mark the answer as generated")
+        return (*inside[:-1], (inside[-1][0], turn[1]))
 
 
 def _is_turn(written: str, message: Message) -> bool:
@@ -134,10 +146,9 @@ def _is_written(part: str, text: str) -> bool:
 
 def _check_written(text: str, messages: Sequence[Message]) -> None:
     for message in messages:
-        if not all(_is_written(part, text) for part in message.texts()):
-            raise RowRefusedError(
-                f"the template leaves out the content of a {message.role} turn", _shortened(message.content)
-            )
+        for part in message.texts():
+            if not _is_written(part, text):
+                raise RowRefusedError(f"the template leaves out the content of a {message.role} turn", _shortened(part))
 
 
 def _check_tools(text: str, conversation: Conversation) -> None:
@@ -145,14 +156,6 @@ def _check_tools(text: str, conversation: Conversation) -> None:
         name = tool.get("function", tool).get("name", "")
         if not _is_written(name, text):
             raise RowRefusedError("the template does not write the tools", name)
-
-
-def _generated(span: Span, blocks: Sequence[Span]) -> tuple[Span, ...]:
-    """The parts of `span` inside `{% generation %}` blocks; the end-of-turn token always belongs to the last."""
-    inside = [(max(start, span[0]), min(end, span[1])) for start, end in blocks if start < span[1] and end > span[0]]
-    if not inside:
-        return (span,)
-    return (*inside[:-1], (inside[-1][0], span[1]))
 
 
 def _shortened(text: str, limit: int = 60) -> str:

@@ -29,6 +29,8 @@ _PARTS = (
     (".lora_magnitude_vector", "magnitude"),
     (".lora_magnitude_vector.weight", "magnitude"),
 )
+# What PEFT puts between a wrapped module's name and its tensor's
+_WRAPPERS = re.compile(r"\.(base_layer|modules_to_save)\.")
 # Settings that change what the stored matrices mean; none is merged by the formulas here.
 _UNSUPPORTED = (
     "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias", "megatron_config",
@@ -109,14 +111,17 @@ class Adapter:
         for key in self._weights.specs:
             if not key.startswith(_PREFIX):
                 raise self._refused(f"its tensor {key} is none that PEFT writes for a LoRA")
+            if ".original_module." in key:
+                continue  # the value before training, which PEFT writes beside a resized embedding's new one
             module, part = _split(key.removeprefix(_PREFIX))
-            name = f"{module}.weight" if part else module.replace(".base_layer.", ".")
+            name = f"{module}.weight" if part else _WRAPPERS.sub(".", module)
             change = changes.setdefault(name, Change())
             if part:
                 change.parts[part] = key
                 change.scaling = self._scaling(module, key)
                 change.transposed = bool(self.config.get("fan_in_fan_out"))
             else:
+                self._refuse_two_values(change.replacement, key)
                 change.replacement = key
         self._check_whole(changes)
         return changes
@@ -130,6 +135,12 @@ class Adapter:
         if "magnitude" not in key and rank not in shape:
             raise self._refused(f"{key} has the shape {shape}, but adapter_config.json gives it the rank {rank}")
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+    def _refuse_two_values(self, first: str | None, second: str) -> None:
+        import torch
+
+        if first and not torch.equal(self._weights.read(first), self._weights.read(second)):
+            raise self._refused(f"{first} and {second} are two values for one tensor")
 
     def _check_whole(self, changes: dict[str, Change]) -> None:
         for name, change in changes.items():

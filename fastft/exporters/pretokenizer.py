@@ -15,9 +15,6 @@ from fastft.errors import ExportError
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
-_CASED_TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 _LLAMA3 = rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}{{1,3}}|{_TAIL}"
 _QWEN2 = rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}|{_TAIL}"
@@ -25,8 +22,6 @@ _QWEN35 = (
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_GPT4O = rf"{_CASED[0]}{_CONTRACTIONS}?|{_CASED[1]}{_CONTRACTIONS}?|\p{{N}}{{1,3}}|{_CASED_TAIL}"
-_TEKKEN = rf"{_CASED[0]}|{_CASED[1]}|\p{{N}}|{_CASED_TAIL}"
 _MINICPM5 = rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}+|{_TAIL}"
 
 _WHOLE, _GPT2 = ("bytes",), ("bytes", "gpt2")  # ByteLevel without and with GPT-2's own pattern
@@ -38,7 +33,8 @@ class _Rule(NamedTuple):
     ignore_merges: bool
 
 
-# llama.cpp's name and its rule (src/llama-vocab.cpp), in the form tokenizer.json gives it
+# llama.cpp's name and its rule (src/llama-vocab.cpp), in the form tokenizer.json gives it. Those of GPT-4o and Tekken
+# are not here: llama.cpp's versions take every non-ASCII letter for upper and lower case at once, so ids differ.
 _RULES: dict[str, _Rule] = {
     "llama-bpe": _Rule((("split", _LLAMA3), _WHOLE), True),
     "smaug-bpe": _Rule((("split", _LLAMA3), _WHOLE), False),
@@ -46,8 +42,6 @@ _RULES: dict[str, _Rule] = {
     "qwen35": _Rule((("split", _QWEN35), _WHOLE), False),
     "gpt-2": _Rule((_GPT2,), False),
     "smollm": _Rule((("digits",), _GPT2), False),
-    "gpt-4o": _Rule((("split", _GPT4O), _WHOLE), False),
-    "tekken": _Rule((("split", _TEKKEN), _WHOLE), True),
     "minicpm5": _Rule((("split", r"\p{N}{1,3}"), ("split", _MINICPM5), _WHOLE), True),
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.inference import Generation
-from fastft.proof.limits import Limits
+from fastft.proof.limits import Limits, misses_allowed
 from fastft.proof.measure import Measured, exact_share
 from fastft.proof.probes import Probe
 from fastft.proof.result import Check
@@ -54,7 +54,9 @@ def _distribution_checks(comparison: Comparison, tokenizer: ChatTokenizer, limit
     if limits.logprob is not None and largest is not None:
         passed = largest.size <= limits.logprob
         detail = "" if passed else f"largest at {_where(largest, tokenizer)}"
-        yield Check("log-probabilities", f"{largest.size:.2g} apart at most", f"{limits.logprob:g}", passed, detail)
+        yield Check(
+            "log-probabilities", f"{largest.size:.2g} apart at most", f"{limits.logprob:g} nats", passed, detail
+        )
     passed = comparison.kl_mean <= limits.kl_mean and comparison.kl_max <= limits.kl_max
     yield Check(
         "KL divergence",
@@ -86,10 +88,9 @@ def _greedy_check(
         elif not detail:
             mine, theirs = (_shown(m.answers[number], tokenizer) for m in (reference, found))
             detail = f"first at {probe.place}, answer token {at}: {theirs}, the reference {mine}"
-    share = equal / max(len(probes), 1)
-    passed = share >= limits.greedy
+    passed = len(probes) - equal <= misses_allowed(limits.greedy, len(probes))
     value = f"{equal} of {len(probes)} equal"
-    return Check("greedy answers", value, f"{limits.greedy:.0%}", passed, "" if passed else detail)
+    return Check("greedy answers", value, f"{limits.greedy:.0%}", passed, detail)
 
 
 def _parting(reference: Generation, found: Generation) -> int | None:
@@ -110,8 +111,8 @@ def _is_tie(
         answer.ids[at] if at < len(answer.ids) else tokenizer.end_of_turn_id
         for answer in (reference.answers[number], found.answers[number])
     )
-    path, position = reference.paths[number], prompt + at - 1
-    if position >= len(path.ids) or mine == theirs:
+    path, position = reference.scores[number], prompt + at - 1
+    if position >= len(path.sequence.ids) or mine == theirs:
         return False
     return path.logprob(position, mine) - path.logprob(position, theirs) <= limits.tie
 
@@ -120,9 +121,8 @@ def _stop_check(probes: Sequence[Probe], reference: Measured, found: Measured, l
     pairs = list(zip(probes, reference.answers, found.answers, strict=True))
     due = [(probe, answer) for probe, mine, answer in pairs if mine.stop_reason == "stop"]
     late = [probe.place for probe, answer in due if answer.stop_reason != "stop"]
-    share = 1 - len(late) / max(len(due), 1)
-    passed = share >= limits.stops
-    detail = "" if passed else f"first at {late[0]}: no stop token before the limit, where the reference stopped"
+    passed = len(late) <= misses_allowed(limits.stops, len(due))
+    detail = "" if not late else f"first at {late[0]}: no stop token before the limit, where the reference stopped"
     value = f"{len(due) - len(late)} of {len(due)} answers stop"
     if not due:
         detail = "the reference itself ended none of its answers, so nothing is proven here"
@@ -136,9 +136,9 @@ def _exact_check(
     theirs, _ = exact_share(probes, found.answers, tokenizer)
     if not held_out:
         return Check("exact held-out answers", "no held-out conversations", "", True)
-    passed = theirs / held_out >= mine / held_out - limits.exact_loss
+    passed = mine - theirs <= misses_allowed(limits.exact, mine)
     value = f"{mine / held_out:.0%} → {theirs / held_out:.0%} of {held_out}"
-    return Check("exact held-out answers", value, f"at most {limits.exact_loss:.0%} fewer", passed)
+    return Check("exact held-out answers", value, f"{limits.exact:.0%} of the reference's", passed)
 
 
 def _first_id(place: str, expected: list[int], found: list[int], tokenizer: ChatTokenizer) -> str:

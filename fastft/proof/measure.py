@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.inference import Generation
+from fastft.proof import scores
 from fastft.proof.probes import Probe
-from fastft.proof.scores import Comparison, Logprobs, Scores, score
+from fastft.proof.scores import Comparison, Scores, keep_likeliest
 
-Generate = Callable[[Sequence[list[int]], int], list[Generation]]
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Engine(Protocol):
+    """What can be measured: a model in transformers or in llama.cpp."""
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    def answers(self, prompts: Sequence[list[int]], limit: int) -> list[Generation]:
+        """Greedy answers, ended by the engine's own stop tokens or after `limit` tokens."""
+        ...
+
+    def logprobs(self, sequences: Sequence[list[int]]) -> Iterator[np.ndarray]:
+        """Of each sequence, log-probabilities of the next token at each position: float32 [ids, vocabulary]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One engine's greedy answers to the probes, and its distributions along fixed sequences.
 
-    `paths` follow the reference's greedy answers, one a probe; `golds` the held-out answers. Both are of the
-    reference that began the comparison, so that every engine is asked the same.
+    `scores[i]` follows prompt and greedy answer of probe i, as the first reference of the chain gave it; after these
+    come the held-out answers that differ from it. So every engine is asked the same.
     """
 
     answers: list[Generation]
-    paths: list[Scores]
-    golds: list[Scores]
-    dtype: str
+    scores: list[Scores]
     vocabulary: int
+    dtype: str
 
 
 def answer_limit(probes: Sequence[Probe]) -> int:
@@ -34,37 +51,23 @@ def answer_limit(probes: Sequence[Probe]) -> int:
     return min(256, max(32, longest + 16))
 
 
-def greedy_paths(probes: Sequence[Probe], answers: Sequence[Generation], tokenizer: ChatTokenizer) -> list[list[int]]:
-    """Prompt, greedy answer and, where it stopped, the end-of-turn token."""
-    closed = [[tokenizer.end_of_turn_id] if a.stop_reason == "stop" else [] for a in answers]
-    return [[*p.prompt_ids, *a.ids, *end] for p, a, end in zip(probes, answers, closed, strict=True)]
+def measure_reference(engine: Engine, probes: Sequence[Probe], tokenizer: ChatTokenizer, *, dtype: str) -> Measured:
+    """Ask every probe, and score the answers given and the held-out ones."""
+    answers = engine.answers([probe.prompt_ids for probe in probes], answer_limit(probes))
+    sequences = _sequences(probes, answers, tokenizer)
+    found = engine.logprobs([sequence.ids for sequence in sequences])
+    kept = [keep_likeliest(sequence, values) for sequence, values in zip(sequences, found, strict=True)]
+    return Measured(answers, kept, engine.vocabulary, dtype)
 
 
-def measure(
-    logprobs: Logprobs,
-    generate: Generate,
-    probes: Sequence[Probe],
-    tokenizer: ChatTokenizer,
-    *,
-    dtype: str,
-    vocabulary: int,
-    against: Measured | None = None,
-    into: Comparison | None = None,
+def measure_against(
+    reference: Measured, engine: Engine, probes: Sequence[Probe], into: Comparison, *, dtype: str
 ) -> Measured:
-    """Ask every probe and score every sequence; compare all of it with `against` on the way, `into` a Comparison."""
-    answers = generate([probe.prompt_ids for probe in probes], answer_limit(probes))
-    if against is None:
-        paths = greedy_paths(probes, answers, tokenizer)
-        sequences = [(p.place, ids) for p, ids in zip(probes, paths, strict=True)]
-        golds = [(p.place, p.whole_ids) for p in probes if p.whole_ids]
-    else:
-        sequences = [(scores.place, scores.ids) for scores in against.paths]
-        golds = [(scores.place, scores.ids) for scores in against.golds]
-    theirs = against.paths if against else [None] * len(sequences)
-    their_golds = against.golds if against else [None] * len(golds)
-    scored = [score(logprobs, *s, against=t, into=into) for s, t in zip(sequences, theirs, strict=True)]
-    gold = [score(logprobs, *s, against=t, into=into) for s, t in zip(golds, their_golds, strict=True)]
-    return Measured(answers, scored, gold, dtype, vocabulary)
+    """The same of another engine, each of its distributions compared with the reference's on the way, `into`."""
+    answers = engine.answers([probe.prompt_ids for probe in probes], answer_limit(probes))
+    found = engine.logprobs([theirs.sequence.ids for theirs in reference.scores])
+    kept = list(_compared(reference.scores, found, into))
+    return Measured(answers, kept, engine.vocabulary, dtype)
 
 
 def exact_share(probes: Sequence[Probe], answers: Sequence[Generation], tokenizer: ChatTokenizer) -> tuple[int, int]:
@@ -72,3 +75,26 @@ def exact_share(probes: Sequence[Probe], answers: Sequence[Generation], tokenize
     pairs = [(p.answer, a) for p, a in zip(probes, answers, strict=True) if p.answer is not None]
     texts = [(gold, tokenizer.decode(a.ids, skip_special_tokens=True)) for gold, a in pairs]
     return sum(gold.strip() == text.strip() for gold, text in texts), len(pairs)
+
+
+def _compared(reference: Sequence[Scores], found: Iterable[np.ndarray], into: Comparison) -> Iterator[Scores]:
+    for theirs, values in zip(reference, found, strict=True):
+        into.add(theirs, values)
+        yield keep_likeliest(theirs.sequence, values)
+
+
+def _sequences(
+    probes: Sequence[Probe], answers: Sequence[Generation], tokenizer: ChatTokenizer
+) -> list[scores.Sequence]:
+    """One for each probe, then those held-out answers that aren't what was answered."""
+    paths, more = [], []
+    for probe, answer in zip(probes, answers, strict=True):
+        end = [tokenizer.end_of_turn_id] if answer.stop_reason == "stop" else []
+        path, gold = [*probe.prompt_ids, *answer.ids, *end], probe.whole_ids
+        start = len(probe.prompt_ids) - 1
+        if gold is not None and gold[: len(path)] == path:
+            path = gold
+        elif gold is not None:
+            more.append(scores.Sequence(probe.place, gold, start))
+        paths.append(scores.Sequence(probe.place, path, start))
+    return paths + more

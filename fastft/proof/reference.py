@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ModelError
-from fastft.inference import TextModel
+from fastft.inference import Generation, TextModel
 from fastft.proof.limits import limits_for
-from fastft.proof.measure import Measured, measure
+from fastft.proof.measure import Measured, measure_against, measure_reference
 from fastft.proof.probes import Probe, load_probes
 from fastft.proof.scores import Comparison
 from fastft.proof.weights import WeightReport, compare_weights
 from fastft.run import Run
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fastft.inference import DtypeName
 
 MERGED = "merged_16bit"
@@ -71,7 +74,7 @@ def _reference(run: Run, samples: int, _signature: tuple[Any, ...]) -> Reference
     trained, merged = _measure_trained(run, probes, tokenizer)
     if isinstance(merged, WeightReport):
         try:
-            merged = _measure_folder(run.exports / MERGED, probes, tokenizer, trained, merged)
+            merged = _measure_folder(run.exports / MERGED, probes, trained, merged)
         except ModelError as error:
             return Reference(tokenizer, probes, trained, error)
     return Reference(tokenizer, probes, trained, merged)
@@ -90,53 +93,51 @@ def _measure_trained(run: Run, probes: list[Probe], tokenizer: ChatTokenizer) ->
 
     settings = run.manifest()["model"]
     base = resolve_base(settings["model_name"], settings.get("revision")).folder
-    adapter = run.adapter if run.adapter.is_dir() else None
-    model = TextModel.load(base, adapter) if adapter else TextModel.load(run.model_dir)
+    model = TextModel.load(base, run.adapter) if run.adapter.is_dir() else TextModel.load(run.model_dir)
     stops = sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None})
     try:
-        trained = _measure(model, probes, tokenizer, stops=stops)
+        trained = measure_reference(_Transformers(model, stops), probes, tokenizer, dtype=model.dtype)
         if (run.exports / MERGED).is_dir():
             return trained, compare_weights(model, open_weights(base), run.exports / MERGED)
         model.merge(_merged_dtype(run))
-        comparison = Comparison(tie=limits_for(MERGED, reference_dtype=trained.dtype).tie)
-        merged = _measure(model, probes, tokenizer, stops=stops, against=trained, into=comparison)
+        comparison = _comparison(trained)
+        merged = measure_against(trained, _Transformers(model, stops), probes, comparison, dtype=model.dtype)
         return trained, Merged("PEFT's merge of the trained model", merged, comparison, None)
     finally:
         model.close()
 
 
-def _measure_folder(
-    folder: Path, probes: list[Probe], tokenizer: ChatTokenizer, trained: Measured, weights: WeightReport
-) -> Merged:
+def _measure_folder(folder: Path, probes: list[Probe], trained: Measured, weights: WeightReport) -> Merged:
     """The merged folder as it lies on the disk, stopped by what its own generation config says."""
-    comparison = Comparison(tie=limits_for(MERGED, reference_dtype=trained.dtype).tie)
+    comparison = _comparison(trained)
     model = TextModel.load(folder)
     try:
-        measured = _measure(model, probes, tokenizer, stops=None, against=trained, into=comparison)
+        measured = measure_against(trained, _Transformers(model, None), probes, comparison, dtype=model.dtype)
     finally:
         model.close()
     return Merged("the merged model", measured, comparison, weights)
 
 
-def _measure(
-    model: TextModel,
-    probes: list[Probe],
-    tokenizer: ChatTokenizer,
-    *,
-    stops: list[int] | None,
-    against: Measured | None = None,
-    into: Comparison | None = None,
-) -> Measured:
-    return measure(
-        lambda ids: model.logprobs(ids).numpy(),
-        lambda prompts, limit: model.generate_batch(prompts, limit, stops),
-        probes,
-        tokenizer,
-        dtype=model.dtype,
-        vocabulary=model.vocabulary,
-        against=against,
-        into=into,
-    )
+def _comparison(trained: Measured) -> Comparison:
+    return Comparison(tie=limits_for(MERGED, reference_dtype=trained.dtype).tie)
+
+
+@dataclass(frozen=True, slots=True)
+class _Transformers:
+    """A TextModel as an Engine; `stops` None: those of its own generation config."""
+
+    model: TextModel
+    stops: list[int] | None
+
+    @property
+    def vocabulary(self) -> int:
+        return self.model.vocabulary
+
+    def answers(self, prompts: Sequence[list[int]], limit: int) -> list[Generation]:
+        return self.model.generate_batch(prompts, limit, self.stops)
+
+    def logprobs(self, sequences: Sequence[list[int]]) -> Iterator[np.ndarray]:
+        return (rows.numpy() for rows in self.model.logprobs_of(sequences))
 
 
 def _merged_dtype(run: Run) -> DtypeName:

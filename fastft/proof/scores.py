@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,21 +10,28 @@ if TYPE_CHECKING:
 
 KEPT = 1024  # likeliest tokens kept of each distribution; a whole one of a large vocabulary is 600 kB a position
 _IMPOSSIBLE = -1e4  # the log-probability put in the place of NaN and minus infinity, so that sums stay finite
-_COMPARED = 10  # likeliest tokens whose log-probabilities are compared one by one
-Logprobs = Callable[[Sequence[int]], "np.ndarray"]  # ids -> float32 [len(ids), vocabulary]
+_LIKELY = -4.6  # log of 1 %: log-probabilities of rarer tokens carry the noise of any 16-bit engine
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Token ids to score, and the position after which the answer begins (the prompt's last token)."""
+
+    place: str
+    ids: list[int]
+    answer_from: int
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The likeliest next tokens after each of `ids`: `tokens` and `logprobs` are [len(ids), KEPT], likeliest first."""
+    """The likeliest next tokens after each of the ids: `tokens` and `logprobs` are [ids, KEPT], likeliest first."""
 
-    place: str
-    ids: list[int]
+    sequence: Sequence
     tokens: np.ndarray
     logprobs: np.ndarray
 
     def logprob(self, position: int, token: int) -> float:
-        """Of `token` after ids[position]; for a token not kept, that of the least likely one kept (an upper bound)."""
+        """Of `token` after position `position`; for a token not kept, that of the least likely one kept (an upper bound)."""
         found = (self.tokens[position] == token).nonzero()[0]
         return float(self.logprobs[position][found[0] if len(found) else -1])
 
@@ -82,13 +88,17 @@ class Comparison:
         self.positions += len(found)
 
     def _add_largest(self, reference: Scores, theirs: np.ndarray) -> None:
+        """Where an answer is written: the next token's log-probability, of tokens that the reference finds likely."""
         import numpy as np
 
-        difference = np.abs(reference.logprobs - theirs)[:, :_COMPARED]
+        start = reference.sequence.answer_from
+        difference = np.abs(reference.logprobs - theirs)[start:]
+        difference = np.where(reference.logprobs[start:] >= _LIKELY, difference, 0)
         row, column = np.unravel_index(difference.argmax(), difference.shape)
         if self.largest is None or difference[row, column] > self.largest.size:
+            row += start
             self.largest = Difference(
-                reference.place, int(row), int(reference.tokens[row, column]),
+                reference.sequence.place, int(row), int(reference.tokens[row, column]),
                 float(reference.logprobs[row, column]), float(theirs[row, column]),
             )  # fmt: skip
 
@@ -103,7 +113,7 @@ class Comparison:
         self.kl_sum += float(kl.sum())
         if kl.max() > self.kl_max:
             self.kl_max = float(kl.max())
-            self.kl_place = f"{reference.place}, position {int(kl.argmax())}"
+            self.kl_place = f"{reference.sequence.place}, position {int(kl.argmax())}"
 
     def _add_choices(self, reference: Scores, found: np.ndarray) -> None:
         choices = found.argmax(-1)
@@ -114,20 +124,17 @@ class Comparison:
                 self.ties += 1
             elif self.first_choice is None:
                 self.first_choice = Difference(
-                    reference.place, position, int(other), float(reference.logprobs[position, 0]),
+                    reference.sequence.place, position, int(other), float(reference.logprobs[position, 0]),
                     reference.logprob(position, int(other)), int(mine),
                 )  # fmt: skip
 
 
-def score(logprobs: Logprobs, place: str, ids: list[int], *, against: Scores | None, into: Comparison | None) -> Scores:
-    """Score one sequence, keep its likeliest tokens, and compare all of it `against` another engine's scores."""
+def keep_likeliest(sequence: Sequence, logprobs: np.ndarray) -> Scores:
+    """The Scores of one engine's log-probabilities, float32 [ids, vocabulary]."""
     import numpy as np
 
-    found = logprobs(ids)
-    if against is not None and into is not None:
-        into.add(against, found)
-    kept = min(KEPT, found.shape[-1])
-    tokens = np.argpartition(-found, kept - 1, axis=-1)[:, :kept]
-    values = np.take_along_axis(found, tokens, -1)
+    kept = min(KEPT, logprobs.shape[-1])
+    tokens = np.argpartition(-logprobs, kept - 1, axis=-1)[:, :kept]
+    values = np.take_along_axis(logprobs, tokens, -1)
     order = np.argsort(-values, axis=-1, kind="stable")
-    return Scores(place, ids, np.take_along_axis(tokens, order, -1), np.take_along_axis(values, order, -1))
+    return Scores(sequence, np.take_along_axis(tokens, order, -1), np.take_along_axis(values, order, -1))

@@ -7,8 +7,14 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import Metaspace as MetaspaceDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.trainers import BpeTrainer
 
 from fastft.data.conversation import IGNORE, Conversation, Example, Message
 from fastft.data.render import Renderer
@@ -299,6 +305,55 @@ def test_text_rows_begin_with_bos_where_the_tokenizer_puts_it(llama_tokenizer: P
     assert only(renderer, Conversation((), "t:1", text="Once")).input_ids == ids
     assert only(renderer, Conversation((), "t:2", text="<|begin_of_text|>Once")).input_ids == ids
     assert tokenizer.prompt_ids([{"role": "user", "content": "a"}]).count(LLAMA_BOS) == 1
+
+
+def _metaspace_tokenizer(folder: Path, scheme: Literal["always", "first"], template: str) -> ChatTokenizer:
+    """A SentencePiece-like tokenizer, which writes a space before the first word of a text (or of every piece)."""
+    backend = Tokenizer(BPE(unk_token="<unk>", byte_fallback=False))
+    backend.pre_tokenizer = Metaspace(prepend_scheme=scheme)
+    backend.decoder = MetaspaceDecoder(prepend_scheme=scheme)
+    words = ["user: hello there assistant: yes no", "hello world", "yes. no!"] * 20
+    backend.train_from_iterator(words, BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<end>", "<turn>"]))
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<end>"}')
+    (folder / "chat_template.jinja").write_text(template)
+    return ChatTokenizer.load(folder)
+
+
+MARKED = (
+    "{% for m in messages %}<turn>{{ m.role }}: <turn>{{ m.content }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<turn>assistant: <turn>{% endif %}"
+)
+SPACED = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [MARKED, MARKED.replace(": <turn>", ":")])
+@pytest.mark.parametrize("scheme", ["always", "first"])
+def test_tokenizers_that_mark_the_start_of_a_text(
+    tmp_path: Path, chat: Chat, scheme: Literal["always", "first"], template: str
+) -> None:
+    tokenizer = _metaspace_tokenizer(tmp_path, scheme, template)
+    conversation = chat("user: hello", "assistant: yes", "user: hello there", "assistant: no")
+    rendered = Renderer(tokenizer, max_length=99).render(conversation)
+    assert not rendered.split
+    (example,) = rendered.examples
+    for index in (1, 3):
+        fed = tokenizer.prompt_ids(conversation.as_dicts()[:index])
+        assert example.input_ids[: len(fed)] == fed
+        assert example.labels[len(fed)] != IGNORE
+    tokens = [tokenizer.decode([label]) for label in example.labels if label != IGNORE]
+    assert "".join(tokens).replace(" ", "") == "yes<end>no<end>"
+
+
+def test_an_answer_such_a_tokenizer_cannot_continue_is_refused(tmp_path: Path, chat: Chat) -> None:
+    """The prompt ends in a space, the answer alone would be tokenised with a second one."""
+    tokenizer = _metaspace_tokenizer(tmp_path, "first", SPACED)
+    rendered = Renderer(tokenizer, max_length=99).render(chat("user: hello", "assistant: yes"))
+    assert rendered.examples == ()
+    assert [d.reason for d in rendered.dropped] == ["the tokenizer can't continue the prompt with the answer"]
 
 
 def test_order_and_places_survive_batching(qwen: ChatTokenizer) -> None:

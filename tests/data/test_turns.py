@@ -123,6 +123,17 @@ FORGETFUL = {
         "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         "the template does not write an answer whole and close it with its end-of-turn token",
     ),
+    "that the answer is over": (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{{ ' (end)' if m.role == 'assistant' }}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "the template does not write an answer whole and close it with its end-of-turn token",
+    ),
+    "a system turn, and rewrites history": (
+        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n"
+        "{{ '(now)' if loop.last and m.role == 'assistant' }}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "the template leaves out the content of a system turn",
+    ),
     "its own prompt": (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>model\n{% endif %}",
@@ -137,9 +148,41 @@ def test_templates_that_change_or_forget_are_refused(
 ) -> None:
     template, reason = FORGETFUL[what]
     tokenizer = with_template(qwen, tmp_path, template)
-    rendered = Renderer(tokenizer, max_length=999).render(chat("system: S", "user: Why?", "assistant: So"))
+    rendered = Renderer(tokenizer, max_length=999).render(
+        chat("system: S", "user: Why?", "assistant: So", "user: And?", "assistant: No")
+    )
     assert rendered.examples == ()
     assert {d.reason for d in rendered.dropped} == {reason}
+
+
+def test_an_answer_whose_history_is_dropped_is_left_out_alone(qwen: ChatTokenizer, tmp_path: Path, chat: Chat) -> None:
+    """This template shows the model only the last question: right for the first answer, a loss for the second."""
+    template = (
+        "{% set shown = messages[-2:] if messages[-1].role == 'assistant' else messages[-1:] %}"
+        "{% for m in shown %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = with_template(qwen, tmp_path, template)
+    rendered = Renderer(tokenizer, max_length=999).render(
+        chat("user: Q1", "assistant: A1", "user: Q2", "assistant: A2")
+    )
+    assert rendered.split
+    assert list(learned(tokenizer, rendered.examples)) == ["A1<|im_end|>"]
+    assert [(d.reason, d.detail) for d in rendered.dropped] == [
+        ("the template leaves out the content of a user turn", "Q1")
+    ]
+
+
+def test_an_answer_the_template_does_not_mark_is_refused(qwen: ChatTokenizer, tmp_path: Path, chat: Chat) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and m.content != 'b' %}"
+        "{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    renderer = Renderer(with_template(qwen, tmp_path, template), max_length=999)
+    assert len(renderer.render(chat("user: a", "assistant: c")).examples) == 1
+    (dropped,) = renderer.render(chat("user: a", "assistant: b")).dropped
+    assert dropped.reason == "the template does not mark the answer as generated"
 
 
 def test_reasoning_stripped_from_history_gives_one_example_an_answer(qwen_tokenizer: Path) -> None:

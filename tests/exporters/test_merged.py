@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import peft_merge, random_model, save_adapter, save_model
 
 from fastft.errors import ExportError
 from fastft.exporters.merged import copy_model, merge_adapter
 from fastft.exporters.weights import SafetensorsFolder
+from tests.exporters.models import peft_merge, random_model, save_adapter, save_model
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "r8 on all linear layers": {"r": 8, "lora_alpha": 32, "target_modules": "all-linear"},
@@ -52,7 +52,7 @@ def test_equals_peft_bit_for_bit(llama: Path, tiny: Path, variant: str, tmp_path
 
 @pytest.mark.parametrize("variant", ["r8 on all linear layers", "dora", "trained biases"])
 def test_equals_peft_on_a_sharded_tied_base(tied_qwen2: Path, tiny: Path, variant: str, tmp_path: Path) -> None:
-    assert len(list(tied_qwen2.glob("*.safetensors"))) > 3
+    assert len(list(tied_qwen2.glob("*.safetensors"))) >= 3
     adapter = save_adapter(tied_qwen2, tmp_path / "adapter", tiny, **VARIANTS[variant])
     merge_adapter(tied_qwen2, adapter, tmp_path / "out", "bfloat16")
     ours = _merged(tmp_path / "out")
@@ -164,7 +164,7 @@ def test_adapters_that_would_be_merged_wrongly_are_refused(
 
 @pytest.mark.parametrize(
     ("value", "dtype", "message"),
-    [(1e6, "float16", r"holds 1e\+06, too large for float16"), (float("nan"), "bfloat16", "the training diverged")],
+    [(1e6, "float16", "999424, too large for float16"), (float("nan"), "bfloat16", "the training diverged")],
 )
 def test_values_that_do_not_fit_name_the_tensor(
     llama: Path, value: float, dtype: str, message: str, tmp_path: Path
@@ -175,7 +175,7 @@ def test_values_that_do_not_fit_name_the_tensor(
     tensors = load_file(model / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ExportError, match=rf"model\.layers\.1\.mlp\.up_proj\.weight {message}|{message}"):
+    with pytest.raises(ExportError, match=rf"model\.layers\.1\.mlp\.up_proj\.weight holds .*{message}"):
         copy_model(model, tmp_path / "out", dtype)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf_models import SHAPES, Shape, write_gguf
-from llama_quantize import llama_quantize
 
 from fastft.errors import ExportError
 from fastft.exporters.ggml import GGMLType, GGUFHeader
 from fastft.exporters.quantize import quantize_file
 from fastft.exporters.tensor_types import SCHEMES
+from tests.exporters.gguf_models import SHAPES, Shape, write_gguf
+from tests.exporters.llama_quantize import llama_quantize
 
 
 @pytest.fixture(scope="module")

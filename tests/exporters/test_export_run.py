@@ -1,0 +1,188 @@
+"""Whole exports, through the worker process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastft.errors import ExportError, ModelError
+from fastft.exporters import export_adapter, export_run
+from fastft.exporters.process import staging_folder
+from fastft.exporters.workbench import Target, export_bytes, require_space
+from fastft.files import sha256_of
+from fastft.recipe.schema import ExportSection
+from tests.exporters.models import save_adapter
+
+MERGED = ExportSection(formats=("merged_16bit",), verify=False)
+BOTH = ExportSection(formats=("gguf", "merged_16bit"), quantization_method=("q8_0", "bf16", "q4_k_m"), verify=False)
+
+
+def make_run(folder: Path, tiny: Path) -> Path:
+    save_adapter(tiny, folder / "adapter", tiny, r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"])
+    (folder / "recipe.yaml").write_text("method: sft\n")
+    (folder / "manifest.json").write_text('{"model": {"model_name": "fastft/tiny", "revision": null}}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    run = make_run(tmp_path_factory.mktemp("exported") / "run", tiny)
+    stages: list[tuple[str, int, int]] = []
+    folders = export_run(run, BOTH, on_progress=lambda *event: stages.append(event))
+    names = ["merged_16bit", "gguf-q8_0", "gguf-bf16", "gguf-q4_k_m"]
+    assert folders == [run / "exports" / name for name in names]
+    assert sorted(path.name for path in (run / "exports").iterdir()) == sorted(names)
+    assert list(dict.fromkeys(stage for stage, _, _ in stages)) == [
+        "merge", "convert to GGUF", "quantize gguf-q8_0", "quantize gguf-q4_k_m",
+    ]  # fmt: skip
+    assert stages.count(("convert to GGUF", 1, 1)) == 1
+    return run
+
+
+@pytest.mark.slow
+def test_the_manifest_tells_what_it_was_made_of(exported: Path) -> None:
+    folder = exported / "exports" / "gguf-q4_k_m"
+    manifest = json.loads((folder / "export.json").read_text())
+    assert manifest["made_from"]["model_name"] == "fastft/tiny"
+    assert manifest["how"]["quantized_from"] == "bf16"
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"export.json", "Modelfile", "model-q4_k_m.gguf"}
+    assert set(manifest["files"]) == files - {"export.json"}
+    for name, sha256 in manifest["files"].items():
+        assert sha256_of(folder / name) == sha256
+
+
+@pytest.mark.slow
+def test_an_export_of_the_same_weights_is_kept(exported: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in exported.rglob("*.gguf")}
+    export_run(exported, BOTH)
+    assert {path: path.stat().st_mtime_ns for path in exported.rglob("*.gguf")} == before
+
+
+@pytest.mark.slow
+def test_an_export_of_other_weights_is_not_overwritten_unasked(exported: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(exported, run)
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    (run / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 1}))
+    weights = run / "exports" / "merged_16bit" / "model.safetensors"
+    before = sha256_of(weights)
+    with pytest.raises(ExportError, match="merged_16bit exists and was not made from these weights") as error:
+        export_run(run, MERGED)
+    assert "--overwrite" in error.value.hint
+    assert sha256_of(weights) == before
+    export_run(run, MERGED, overwrite=True)
+    assert sha256_of(weights) != before
+
+
+@pytest.mark.slow
+def test_any_adapter_folder_can_be_exported(exported: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(exported / "adapter", adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "fastft/tiny"}))
+    (folder,) = export_adapter(adapter, tmp_path / "out", MERGED)
+    ours = (folder / "model.safetensors").read_bytes()
+    assert ours == (exported / "exports" / "merged_16bit" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_nothing_half_and_is_finished_by_the_next(exported: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(exported, run, ignore=shutil.ignore_patterns("exports"))
+    (run / "exports").mkdir()
+    killer = threading.Thread(target=_kill_when_it_appears, args=(run / "exports", "converted.gguf"))
+    killer.start()
+    with pytest.raises(ExportError, match=r"ended unexpectedly \(killed"):
+        export_run(run, BOTH)
+    killer.join()
+    left = sorted(path.name for path in (run / "exports").iterdir())
+    assert left == ["merged_16bit"]
+    assert (run / "exports" / "merged_16bit" / "export.json").is_file()
+    export_run(run, BOTH)
+    for path in (exported / "exports").rglob("*.gguf"):
+        twin = run / "exports" / path.relative_to(exported / "exports")
+        assert sha256_of(twin) == sha256_of(path)
+
+
+def _kill_when_it_appears(exports: Path, name: str) -> None:
+    deadline = threading.Event()
+    while not deadline.wait(0.002):
+        for staging in exports.glob(".partial-*"):
+            if (staging / name).exists() or (exports / name).exists():
+                os.kill(int(staging.name.rpartition("-")[2]), signal.SIGKILL)
+                return
+
+
+@pytest.mark.slow
+def test_leftovers_of_killed_processes_are_removed(exported: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(exported, run)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    stale = staging_folder(run / "exports", ended.pid)
+    live = staging_folder(run / "exports", os.getpid())
+    for folder in (stale, live):
+        folder.mkdir()
+        (folder / "half.gguf").write_bytes(b"half")
+    export_run(run, BOTH)
+    assert not stale.exists()
+    assert (live / "half.gguf").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB. Skips where mounting isn't allowed."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_is_told_and_left_clean(exported: Path, small_disk: Path) -> None:
+    """The estimate says it fits; then another process takes the room, so writing fails in the middle."""
+    run = small_disk / "run"
+    shutil.copytree(exported, run, ignore=shutil.ignore_patterns("exports"))
+    filler = small_disk / "filler"
+
+    def fill(stage: str, done: int, total: int) -> None:  # noqa: ARG001
+        if not filler.exists():
+            filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
+
+    with pytest.raises(ExportError, match="is full") as error:
+        export_run(run, MERGED, on_progress=fill)
+    assert "GB" in error.value.hint
+    assert list((run / "exports").iterdir()) == []
+    with pytest.raises(ExportError, match=r"need 0\.0 GB of disk"):
+        export_run(run, BOTH)
+
+
+def test_disk_space_is_estimated_before_anything_is_written(tmp_path: Path) -> None:
+    targets = [Target("merged_16bit"), Target("gguf", "q8_0"), Target("gguf", "bf16")]
+    # merged and converted in 16 bits, q8_0; the bf16 file is the converted one
+    assert export_bytes(8_000_000_000, targets) == 16e9 + 16e9 + 8e9 * 8.6 / 8
+    with pytest.raises(ExportError, match=r"of disk at .* are free"):
+        require_space(tmp_path, 1 << 60)
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("method: sft\n")
+    with pytest.raises(ModelError, match="has not finished training"):
+        export_run(tmp_path, MERGED)
+    assert not (tmp_path / "exports").exists()
+
+
+def test_an_adapter_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"is no PEFT adapter: it lacks adapter_config\.json"):
+        export_adapter(tmp_path, tmp_path / "out", MERGED)
