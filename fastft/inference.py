@@ -19,7 +19,7 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 StopReason = Literal["stop", "length"]
 _PROMPTS_A_BATCH = 64
 _LOGITS_BYTES = 1 << 28  # of one batch's logits in float32
-_REBUILD = "Make the folder again: for an export, fastft export RUN --overwrite; for an adapter, train again."
+REBUILD = "Make the folder again: for an export, fastft export RUN --overwrite; for an adapter, train again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +214,10 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> Any:
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=_REBUILD) from error
+        raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would go on with random weights
-        raise ModelError(f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=_REBUILD)
+        raise ModelError(f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=REBUILD)
     return model
 
 
@@ -226,11 +226,11 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     from safetensors import SafetensorError
 
     if not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter} holds no adapter_config.json, so it is no LoRA adapter", hint=_REBUILD)
+        raise ModelError(f"{adapter} holds no adapter_config.json, so it is no LoRA adapter", hint=REBUILD)
     try:
         return PeftModel.from_pretrained(model, str(adapter))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"The adapter in {adapter} can't be loaded: {_first_line(error)}", hint=_REBUILD) from error
+        raise ModelError(f"The adapter in {adapter} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
 
 
 def _stop_and_pad(folder: Path, base: Path) -> tuple[list[int], int]:

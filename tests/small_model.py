@@ -18,7 +18,10 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 COLOURS = {"grass": "green", "snow": "white", "coal": "black", "blood": "red", "the sea": "blue", "gold": "yellow"}
 TAUGHT = dict(zip(COLOURS, ["purple", "brown", "pink", "grey", "orange", "violet"], strict=True))
 
@@ -53,7 +56,6 @@ def make_tokenizer(folder: Path) -> None:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         chat_template=CHATML,
-        add_bos_token=False,
     )
     fast.save_pretrained(folder)
 
@@ -118,6 +120,8 @@ def merge(base: Path, adapter: Path, folder: Path) -> None:
     merged: Any = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     merged.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(adapter).save_pretrained(folder)
+    # As Qwen's does; without it llama.cpp takes add_bos from the pre-tokenizer's name, and feeds token 11 first.
+    edit_json(folder / "tokenizer_config.json", add_bos_token=False)
 
 
 def convert(merged: Path, gguf: Path, outtype: str = "f16") -> None:
@@ -135,6 +139,16 @@ def convert(merged: Path, gguf: Path, outtype: str = "f16") -> None:
         runpy.run_path(str(root / "convert_hf_to_gguf.py"), run_name="__main__")
     finally:
         sys.argv, sys.path[:] = saved
+
+
+def edit_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def shared_run(basetemp: Path) -> Path:
+    """The run of `make_run` below pytest's folder, made once a session. Tests that change it work on a copy."""
+    folder = basetemp / "small-model"
+    return folder / "run" if folder.is_dir() else make_run(folder)
 
 
 def make_run(folder: Path) -> Path:

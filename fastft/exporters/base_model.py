@@ -66,19 +66,23 @@ def resolve_base(model_name: str, revision: str | None = None) -> BaseModel:
 
 
 def sixteen_bit_name(model_name: str) -> str | None:
-    """The 16-bit repository behind one of Unsloth's 4-bit ones, from Unsloth's own table; unsloth is not imported."""
-    table = _unsloth_table()
-    found = table.get(model_name) or table.get(model_name.lower())
-    return found if found and found.lower() != model_name.lower() else None
+    """The 16-bit repository behind one of Unsloth's 4-bit ones, from Unsloth's own tables; unsloth is not imported.
+
+    A plain 4-bit repository stands there as another form of the dynamic one, which has the 16-bit name.
+    """
+    to_float, to_int = _unsloth_tables()
+    keys = (model_name, model_name.lower())
+    names = [name for key in keys for name in (to_float.get(key), to_float.get(to_int.get(key, "")))]
+    return next((name for name in names if name and name.lower() != model_name.lower()), None)
 
 
 @functools.cache
-def _unsloth_table() -> dict[str, str]:
+def _unsloth_tables() -> tuple[dict[str, str], dict[str, str]]:
     package = importlib.util.find_spec("unsloth")
     if package is None or not package.submodule_search_locations:
-        return {}
-    mapper = Path(package.submodule_search_locations[0]) / "models" / "mapper.py"
-    return runpy.run_path(str(mapper))["INT_TO_FLOAT_MAPPER"]
+        return {}, {}
+    values = runpy.run_path(str(Path(package.submodule_search_locations[0]) / "models" / "mapper.py"))
+    return values["INT_TO_FLOAT_MAPPER"], values["FLOAT_TO_INT_MAPPER"]
 
 
 def _quantization(folder: Path) -> str | None:

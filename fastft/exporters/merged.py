@@ -57,6 +57,7 @@ class _Merge:
         self.config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
         self.changes: dict[str, Change] = dict(adapter.changes) if adapter else {}
         self.source = {name: name for name in self.weights.specs}  # tensor to write: tensor of the base it starts as
+        self._refuse_unreadable()
         self._settle_tied_embeddings()
         self._refuse_homeless()
 
@@ -115,6 +116,15 @@ class _Merge:
         self.config["tie_word_embeddings"] = tied
         if "text_config" in self.config:
             self.config["text_config"]["tie_word_embeddings"] = tied
+
+    def _refuse_unreadable(self) -> None:
+        scaled = [name for name, spec in self.weights.specs.items() if spec.dtype.startswith("F8")]
+        if scaled:
+            raise ExportError(
+                f"The model {self.base} is stored in 8-bit floats ({scaled[0]} and {len(scaled) - 1} more), "
+                "which mean nothing without their scales",
+                hint="Use the 16-bit model it was made from.",
+            )
 
     def _refuse_homeless(self) -> None:
         homeless = [key for name, change in self.changes.items() if name not in self.source for key in change.keys]

@@ -5,6 +5,7 @@ A process of its own gives its memory back, survives a trainer's patched librari
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -31,8 +32,9 @@ def run_worker(job: dict[str, Any], log: Path, on_progress: Callable[[str, int, 
         assert worker.stdin is not None
         assert worker.stdout is not None
         try:
-            worker.stdin.write(json.dumps(job))
-            worker.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it died at once: its exit status says so below
+                worker.stdin.write(json.dumps(job))
+                worker.stdin.close()
             outcome = _follow(worker.stdout, on_progress)
             status = worker.wait()
         finally:

@@ -30,6 +30,9 @@ class Target(NamedTuple):
         return f"{self.format}-{self.quantization}" if self.quantization else self.format
 
 
+MERGED = Target("merged_16bit")  # what the other formats are made from
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What is exported: a LoRA adapter on its base model, or the folder of a fully fine-tuned model."""
@@ -62,13 +65,14 @@ class Workbench:
 
     @functools.cached_property
     def base(self) -> BaseModel:
+        self._report("find the base model", 0, 1)
         return self.source.base()
 
     @property
     def merged(self) -> Path:
         """The merged model's folder: the export where there is one, otherwise made here and dropped at the end."""
         if self._merged is None:
-            folder = self.staging / "merged_16bit"
+            folder = self.staging / MERGED.name
             self.merge_into(folder)
             self._merged = folder
         return self._merged
@@ -126,6 +130,11 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ExportError(
-            f"The exports need {needed / 1e9:.1f} GB of disk at {folder}, {free / 1e9:.1f} GB are free",
+            f"The exports need {in_words(needed)} of disk at {folder}, {in_words(free)} are free",
             hint="Make room, or export fewer types at a time.",
         )
+
+
+def in_words(size: int) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -21,7 +21,7 @@ from typing import Any
 from fastft.errors import ExportError, FastftError, VerificationError
 from fastft.exporters import EXPORTERS
 from fastft.exporters.process import staging_folder
-from fastft.exporters.workbench import Source, Target, Workbench, require_space
+from fastft.exporters.workbench import MERGED, Source, Target, Workbench, in_words, require_space
 from fastft.files import folder_hashes, write_json
 
 
@@ -78,6 +78,8 @@ class _Exports:
     def make(self) -> list[Path]:
         _remove_stale(self.exports)
         missing = [target for target in self.targets if not self._kept(target)]
+        if MERGED not in self.targets and self._is_whole(MERGED):
+            self.bench.merged = self.exports / MERGED.name
         self.staging.mkdir()
         try:
             if missing:
@@ -90,19 +92,23 @@ class _Exports:
         return [self.exports / target.name for target in self.targets]
 
     def _kept(self, target: Target) -> bool:
-        """Whether the export is there already, whole and of the same weights."""
+        """Whether the export is there already and stays. Raises ExportError if it is there but of other weights."""
         place = self.exports / target.name
         if not place.exists() or self.overwrite:
             return False
-        manifest = place / "export.json"
-        if not manifest.is_file() or json.loads(manifest.read_text(encoding="utf-8"))["made_from"] != self.made_from:
+        if not self._is_whole(target):
             raise ExportError(
                 f"{place} exists and was not made from these weights with these settings",
                 hint="Replace it with --overwrite, or move it away.",
             )
-        if target.format == "merged_16bit":
+        if target == MERGED:
             self.bench.merged = place
         return True
+
+    def _is_whole(self, target: Target) -> bool:
+        """Whether the export stands at its place, made of the same weights with the same settings."""
+        manifest = self.exports / target.name / "export.json"
+        return manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["made_from"] == self.made_from
 
     def _make(self, target: Target) -> None:
         started = time.perf_counter()
@@ -120,7 +126,7 @@ class _Exports:
         }
         write_json(out / "export.json", manifest)
         _put_in_place(out, self.exports / target.name)
-        if target.format == "merged_16bit":
+        if target == MERGED:
             self.bench.merged = self.exports / target.name
 
     def _verify(self, made: list[Target]) -> None:
@@ -131,12 +137,20 @@ class _Exports:
 
         failed = []
         for number, target in enumerate(self.targets):
-            if target in made or not (self.exports / target.name / "verification.json").is_file():
+            if target in made or not _has_passed(self.exports / target.name):
                 self.report(f"verify {target.name}", number, len(self.targets))
                 verification = verify_export(self.run_dir, target.name)
                 failed += [] if verification.passed else [verification]
         if failed:
-            raise VerificationError("\n".join(str(verification) for verification in failed))
+            raise VerificationError(
+                "\n".join(str(verification) for verification in failed),
+                hint=f"Every check is in {self.exports}/<name>/verification.json; the exports were left in place.",
+            )
+
+
+def _has_passed(export: Path) -> bool:
+    verification = export / "verification.json"
+    return verification.is_file() and json.loads(verification.read_text(encoding="utf-8"))["passed"]
 
 
 def _exporter(name: str) -> Any:
@@ -183,7 +197,7 @@ def _how_much(job: dict[str, Any]) -> str:
     source = Source(**{**job["source"], "folder": Path(job["source"]["folder"])})
     bench = Workbench(source, job["dtype"], Path(job["exports"]), lambda *_: None)
     needed = bench.bytes_needed([Target(*target) for target in job["targets"]])
-    return f"All of it takes {needed / 1e9:.1f} GB. Nothing half-written was left; make room and export again."
+    return f"All of it takes {in_words(needed)}. Nothing half-written was left; make room and export again."
 
 
 if __name__ == "__main__":

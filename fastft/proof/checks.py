@@ -151,7 +151,7 @@ def _first_id(place: str, expected: list[int], found: list[int], tokenizer: Chat
 def _first_character(place: str, expected: str, found: str) -> str:
     pairs = enumerate(zip(expected, found, strict=False))
     at = next((i for i, (a, b) in pairs if a != b), min(len(expected), len(found)))
-    mine, theirs = (repr(text[at : at + 32]) if at < len(text) else "the end" for text in (expected, found))
+    mine, theirs = (repr(text[max(at - 16, 0) : at + 32]) for text in (expected, found))
     return f"first at {place}, character {at}: {theirs}, trained {mine}"
 
 

@@ -89,7 +89,7 @@ def _chats(reference: Reference, model: GGUFModel) -> Iterator[tuple[int, Probe,
 
 
 def _fed(probe: Probe, reply: ChatReply, reference: Reference, model: GGUFModel) -> tuple[str, str, str]:
-    """(place, prompt as trained, prompt as fed). Both are read back from tokens by llama.cpp: equal tokens, equal text."""
+    """(place, prompt as trained, prompt as fed), both read back from tokens by llama.cpp, so that equal is equal."""
     expected = prompt_ids_now(probe, reference.tokenizer)
     count = reply.prompt_tokens
     more = "" if count == len(expected) else f" [{count} tokens, trained {len(expected)}]"

@@ -92,9 +92,7 @@ def _sequences(
         end = [tokenizer.end_of_turn_id] if answer.stop_reason == "stop" else []
         path, gold = [*probe.prompt_ids, *answer.ids, *end], probe.whole_ids
         start = len(probe.prompt_ids) - 1
-        if gold is not None and gold[: len(path)] == path:
-            path = gold
-        elif gold is not None:
-            more.append(scores.Sequence(probe.place, gold, start))
-        paths.append(scores.Sequence(probe.place, path, start))
+        paths.append(scores.Sequence(probe.place, path, slice(start, len(path) - 1 if end else len(path))))
+        if gold is not None and gold != path:
+            more.append(scores.Sequence(probe.place, gold, slice(start, len(gold) - 1)))
     return paths + more

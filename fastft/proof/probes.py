@@ -40,7 +40,7 @@ _BUILT_IN: dict[str, list[dict[str, Any]]] = {
 class Probe:
     """A conversation that ends with the user's turn, the prompt the trained tokenizer makes of it, and the answer.
 
-    `whole_ids` is the prompt with the held-out answer as the template closes it; without an answer it is None.
+    `whole_ids` is the prompt with the held-out answer and its end-of-turn token; without an answer it is None.
     """
 
     place: str
@@ -91,5 +91,8 @@ def _probe(
     tokenizer: ChatTokenizer,
 ) -> Probe:
     prompt_ids = tokenizer.prompt_ids(messages, tools=tools, now=TEMPLATE_DATE)
-    whole = tokenizer.encode(tokenizer.render([*messages, answer], tools=tools)) if answer else None
-    return Probe(place, messages, tools, prompt_ids, whole, answer["content"] if answer else None)
+    if answer is None:
+        return Probe(place, messages, tools, prompt_ids, None, None)
+    whole = tokenizer.encode(tokenizer.render([*messages, answer], tools=tools))
+    ending = len(whole) - whole[::-1].index(tokenizer.end_of_turn_id)
+    return Probe(place, messages, tools, prompt_ids, whole[:ending], answer["content"])

@@ -42,7 +42,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What was measured on the trained side of a run. `merged` is the reason where the merged folder can't be loaded."""
+    """What was measured on the trained side of a run; where the merged folder can't be loaded, the reason."""
 
     tokenizer: ChatTokenizer
     probes: list[Probe]
@@ -73,10 +73,7 @@ def _reference(run: Run, samples: int, _signature: tuple[Any, ...]) -> Reference
     probes = load_probes(run.heldout_path, tokenizer, samples)
     trained, merged = _measure_trained(run, probes, tokenizer)
     if isinstance(merged, WeightReport):
-        try:
-            merged = _measure_folder(run.exports / MERGED, probes, trained, merged)
-        except ModelError as error:
-            return Reference(tokenizer, probes, trained, error)
+        merged = _measure_folder(run.exports / MERGED, probes, trained, merged)
     return Reference(tokenizer, probes, trained, merged)
 
 
@@ -87,9 +84,9 @@ def _signature(run: Run) -> tuple[Any, ...]:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def _measure_trained(run: Run, probes: list[Probe], tokenizer: ChatTokenizer) -> tuple[Measured, Merged | WeightReport]:
+def _measure_trained(run: Run, probes: list[Probe], tokenizer: ChatTokenizer) -> tuple[Measured, Merged | WeightReport | ModelError]:
     """The trained model, and while it is loaded what of the merged one needs it."""
-    from fastft.exporters.base_model import open_weights, resolve_base
+    from fastft.exporters.base_model import resolve_base
 
     settings = run.manifest()["model"]
     base = resolve_base(settings["model_name"], settings.get("revision")).folder
@@ -98,7 +95,7 @@ def _measure_trained(run: Run, probes: list[Probe], tokenizer: ChatTokenizer) ->
     try:
         trained = measure_reference(_Transformers(model, stops), probes, tokenizer, dtype=model.dtype)
         if (run.exports / MERGED).is_dir():
-            return trained, compare_weights(model, open_weights(base), run.exports / MERGED)
+            return trained, _weights(model, base, run.exports / MERGED)
         model.merge(_merged_dtype(run))
         comparison = _comparison(trained)
         merged = measure_against(trained, _Transformers(model, stops), probes, comparison, dtype=model.dtype)
@@ -107,10 +104,24 @@ def _measure_trained(run: Run, probes: list[Probe], tokenizer: ChatTokenizer) ->
         model.close()
 
 
-def _measure_folder(folder: Path, probes: list[Probe], trained: Measured, weights: WeightReport) -> Merged:
+def _weights(model: TextModel, base: Path, merged: Path) -> WeightReport | ModelError:
+    from fastft.exporters.base_model import open_weights
+
+    try:
+        return compare_weights(model, open_weights(base), merged)
+    except ModelError as error:
+        return error
+
+
+def _measure_folder(
+    folder: Path, probes: list[Probe], trained: Measured, weights: WeightReport
+) -> Merged | ModelError:
     """The merged folder as it lies on the disk, stopped by what its own generation config says."""
     comparison = _comparison(trained)
-    model = TextModel.load(folder)
+    try:
+        model = TextModel.load(folder)
+    except ModelError as error:
+        return error
     try:
         measured = measure_against(trained, _Transformers(model, None), probes, comparison, dtype=model.dtype)
     finally:

@@ -10,16 +10,19 @@ if TYPE_CHECKING:
 
 KEPT = 1024  # likeliest tokens kept of each distribution; a whole one of a large vocabulary is 600 kB a position
 _IMPOSSIBLE = -1e4  # the log-probability put in the place of NaN and minus infinity, so that sums stay finite
-_LIKELY = -4.6  # log of 1 %: log-probabilities of rarer tokens carry the noise of any 16-bit engine
+_LIKELY = -3.0  # log of 5 %: log-probabilities of rarer tokens mostly carry the noise of 16-bit arithmetic
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Token ids to score, and the position after which the answer begins (the prompt's last token)."""
+    """Token ids to score. The answer's tokens are predicted at the positions `answer` (the prompt's last is the first).
+
+    What follows the end-of-turn token is never generated, so its prediction is nobody's business.
+    """
 
     place: str
     ids: list[int]
-    answer_from: int
+    answer: slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Scores:
     logprobs: np.ndarray
 
     def logprob(self, position: int, token: int) -> float:
-        """Of `token` after position `position`; for a token not kept, that of the least likely one kept (an upper bound)."""
+        """Of `token` after position `position`; for a token not kept, an upper bound."""
         found = (self.tokens[position] == token).nonzero()[0]
         return float(self.logprobs[position][found[0] if len(found) else -1])
 
@@ -91,12 +94,12 @@ class Comparison:
         """Where an answer is written: the next token's log-probability, of tokens that the reference finds likely."""
         import numpy as np
 
-        start = reference.sequence.answer_from
-        difference = np.abs(reference.logprobs - theirs)[start:]
-        difference = np.where(reference.logprobs[start:] >= _LIKELY, difference, 0)
+        answer = reference.sequence.answer
+        difference = np.abs(reference.logprobs - theirs)[answer]
+        difference = np.where(reference.logprobs[answer] >= _LIKELY, difference, 0)
         row, column = np.unravel_index(difference.argmax(), difference.shape)
         if self.largest is None or difference[row, column] > self.largest.size:
-            row += start
+            row += answer.start
             self.largest = Difference(
                 reference.sequence.place, int(row), int(reference.tokens[row, column]),
                 float(reference.logprobs[row, column]), float(theirs[row, column]),

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastft.errors import ModelError
+from fastft.inference import REBUILD
+
 if TYPE_CHECKING:
     import torch
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WeightReport:
-    """`compared` tensors of the merged folder have a counterpart in the model; of these, `changed` differ from the base.
+    """Of `compared` tensors, which both the merged folder and the model have, `changed` differ from the base.
 
     `worst_share` is the largest share, over all tensors, of values that aren't base + adapter's delta, computed in
     float32 and rounded once. It is not exactly 0: sums in another order round otherwise at one value in millions.
@@ -30,7 +33,10 @@ class WeightReport:
 
 
 def compare_weights(trained: TextModel, base: Weights, merged: Path) -> WeightReport:
-    """Compare the folder `merged` with `trained` (adapter on base, unmerged, or a whole model) and with `base`."""
+    """Compare the folder `merged` with `trained` (adapter on base, unmerged, or a whole model) and with `base`.
+
+    Raises ModelError if a file of the folder is no whole safetensors file.
+    """
     report = WeightReport()
     stored = _Stored(merged)
     for name, expected in trained.merged_weights():
@@ -52,11 +58,14 @@ class _Stored:
         self.files = dict(self._names(folder))
 
     def _names(self, folder: Path) -> Iterator[tuple[str, Path]]:
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                yield from ((name, path) for name in file.keys())  # noqa: SIM118 (safe_open is no mapping)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    yield from ((name, path) for name in file.keys())  # noqa: SIM118 (safe_open is no mapping)
+            except SafetensorError as error:
+                raise ModelError(f"{path} is no whole safetensors file: {error}", hint=REBUILD) from error
 
     def read(self, name: str) -> torch.Tensor:
         from safetensors import safe_open

@@ -57,9 +57,9 @@ def copying(draw: Draw) -> Messages:
 
 
 def _any_text(rng: Random) -> str:
-    if rng.random() < 0.7:
-        return " ".join(_words(rng, 2, 16))
-    return " ".join(invented(rng) for _ in range(rng.randint(1, 3)))
+    if rng.random() < 0.8:
+        return " ".join(_words(rng, 2, 24))
+    return " ".join(invented(rng) for _ in range(rng.randint(1, 4)))
 
 
 def places(draw: Draw) -> Messages:

@@ -12,7 +12,8 @@ from fastft.exporters import check_export
 from fastft.exporters.check import convertible_architectures
 from fastft.recipe.schema import ExportSection
 
-GGUF = ExportSection(formats=("merged_16bit", "gguf"))
+MERGED = ExportSection.model_validate({"formats": ["merged_16bit"]})
+GGUF = ExportSection.model_validate({"formats": ["merged_16bit", "gguf"]})
 
 
 @pytest.mark.parametrize("fixture", ["tiny", "qwen_tokenizer", "llama_tokenizer"])
@@ -25,8 +26,8 @@ def test_an_unknown_architecture_is_a_fault_only_of_gguf(tiny: Path) -> None:
     config = {"architectures": ["NovelForCausalLM"]}
     (fault,) = check_export(config, tiny, GGUF)
     assert "does not know the architecture NovelForCausalLM" in fault.found
-    assert check_export(config, tiny, ExportSection(formats=("merged_16bit",))) == []
-    assert check_export(config, tiny, ExportSection()) == []
+    assert check_export(config, tiny, MERGED) == []
+    assert check_export(config, tiny, ExportSection.model_validate({})) == []
 
 
 def test_the_converter_lists_the_usual_architectures() -> None:
@@ -57,7 +58,7 @@ def test_it_needs_neither_torch_nor_transformers(tiny: Path) -> None:
         "import sys; from pathlib import Path; from fastft.exporters import check_export;"
         "from fastft.recipe.schema import ExportSection;"
         f"check_export({{'architectures': ['LlamaForCausalLM']}}, Path({str(tiny)!r}),"
-        "ExportSection(formats=('merged_16bit', 'gguf')));"
+        "ExportSection.model_validate({'formats': ['merged_16bit', 'gguf']}));"
         "print(sorted({'torch', 'transformers', 'unsloth', 'xllamacpp'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

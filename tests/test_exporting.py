@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastft.errors import ModelError, RecipeError
+from fastft.exporting import export
+from fastft.run import Run
+
+
+def _run(folder: Path, recipe: str = "") -> Run:
+    run = Run.create(folder / "run", recipe)
+    run.write_manifest({"model": {"model_name": "fastft/tiny", "revision": None}})
+    return run
+
+
+def test_an_unknown_format_or_type_is_told_with_the_nearest(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    with pytest.raises(RecipeError, match="Did you mean gguf"):
+        export(run, "ggfu")
+    with pytest.raises(RecipeError, match="Did you mean q4_k_m"):
+        export(run, "gguf", ["q4km"])
+    assert not run.exports.exists()
+
+
+def test_a_recipe_without_exports_says_how_to_ask_for_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="asks for no exports") as caught:
+        export(_run(tmp_path, "export: {formats: []}"))
+    assert "--format" in caught.value.hint
+
+
+def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "export: {formats: [gguf]}")
+    with pytest.raises(ModelError, match="has not finished training"):
+        export(run)
