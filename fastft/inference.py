@@ -106,7 +106,11 @@ class TextModel:
 
     def _generate(self, prompts: list[Sequence[int]], limit: int, stops: list[int]) -> list[list[int]]:
         import torch
+        from transformers import GenerationConfig
 
+        settings = GenerationConfig(
+            max_new_tokens=limit, do_sample=False, eos_token_id=stops or None, pad_token_id=self.pad_id
+        )
         width = max(map(len, prompts))
         rows = [[self.pad_id] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
@@ -114,21 +118,27 @@ class TextModel:
             out = self.model.generate(
                 input_ids=torch.tensor(rows, device=self.model.device),
                 attention_mask=torch.tensor(mask, device=self.model.device),
-                generation_config=self.settings(limit, stop_ids=stops),
+                generation_config=settings,
             )
         return out[:, width:].tolist()
 
-    def settings(self, max_new_tokens: int, *, temperature: float = 0.0, stop_ids: Sequence[int] | None = None) -> Any:
-        """A GenerationConfig of its own: what the folder's may say of sampling or lengths has no effect."""
-        from transformers import GenerationConfig
+    def stream(self, ids: Sequence[int], max_new_tokens: int, temperature: float = 0.0) -> Iterator[int]:
+        """The tokens of an answer as they are made, up to a stop token; greedy at temperature 0.
 
-        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-        return GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            eos_token_id=list(self.stop_ids if stop_ids is None else stop_ids) or None,
-            pad_token_id=self.pad_id,
-            **sampling,
-        )
+        Unlike `generate` with a streamer this needs no thread, and ends at once where the iterator is closed.
+        """
+        import torch
+
+        inputs, cache = list(ids), None
+        for _ in range(max_new_tokens):
+            with torch.inference_mode():
+                rows = torch.tensor([inputs], device=self.model.device)
+                out = self.model(input_ids=rows, past_key_values=cache, use_cache=True)
+                token = _choose(out.logits[0, -1].float(), temperature)
+            if token in self.stop_ids:
+                return
+            yield token
+            inputs, cache = [token], out.past_key_values
 
     def merge(self, dtype: DtypeName) -> None:
         """Fold the adapter, if there is one, into the weights with PEFT, and round them as if saved in `dtype`."""
@@ -205,7 +215,7 @@ def _available_memory() -> int:
 
 def _load_weights(folder: Path, dtype: torch.dtype) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -218,6 +228,8 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> Any:
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would go on with random weights
         raise ModelError(f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=REBUILD)
+    # generate() fills what it isn't told from this, so a repetition penalty in the folder's file would change answers.
+    model.generation_config = GenerationConfig()
     return model
 
 
@@ -255,6 +267,14 @@ def _batches(sequences: Sequence[Sequence[int]], room: int) -> Iterator[list[Seq
         batch.append(ids)
     if batch:
         yield batch
+
+
+def _choose(logits: torch.Tensor, temperature: float) -> int:
+    import torch
+
+    if temperature <= 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits / temperature).softmax(-1), 1))
 
 
 def _cut(row: list[int], stops: Sequence[int]) -> Generation:

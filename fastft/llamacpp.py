@@ -264,7 +264,8 @@ class GGUFModel:
             return xllamacpp.Server(params)
         except RuntimeError as error:
             raise ModelError(
-                f"llama.cpp's server can't run {self.path}: {llama_abi.reason()}", hint=_UNSUPPORTED
+                f"llama.cpp's chat server does not start with {self.path}: {error}",
+                hint="Where the file itself loads, it is the chat template in it that llama.cpp can't parse.",
             ) from error
 
 

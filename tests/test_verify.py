@@ -180,7 +180,7 @@ MERGED_FAULTS = {
         _edit_merged_json("tokenizer_config.json", eos_token="<|endoftext|>"),
         "special tokens", "tokenizer eos_token_id is 0, trained 2",
     ),
-    "wrong template": (_other_template, "prompt text", "'model\\n', trained 'assistant\\n'"),
+    "wrong template": (_other_template, "prompt text", "<|im_start|>model\\n', trained 'd|>"),
     "other splitting rule": (_other_splitting, "token ids", "first at built-in (digits)"),
 }  # fmt: skip
 
@@ -254,7 +254,7 @@ def _without_adapter(run: Path) -> None:
 
 GGUF_FAULTS = {
     "wrong template": (
-        _replace_bytes(b"<|im_start|>assistant", b"<|im_start|>assistent"), "prompt text", "'assistent\\n'",
+        _replace_bytes(b"<|im_start|>assistant", b"<|im_start|>assistent"), "prompt text", "'im_start|>assistent",
     ),
     "turns not closed": (_replace_bytes(b"'<|im_end|>\\n'", b"'          \\n'"), "prompt text", "<|im_end|>"),
     "template that fails": (
@@ -278,7 +278,7 @@ GGUF_FAULTS = {
     ),
     "swapped tensors": (_swap_in_gguf, "likeliest token", "first at held-out 1, position"),
     "another splitting rule": (_replace_bytes(b"llama-bpe", b"stablelm2"), "token ids", "first at"),
-    "missing adapter": (_without_adapter, "greedy answers", "the reference 'It is purple.'"),
+    "missing adapter": (_without_adapter, "greedy answers", "the reference 'It is "),
     "cut short": (_cut(GGUF, 0.9), "loads", "model is corrupted or incomplete"),
     "cut in the header": (_cut(GGUF, 0.01), "loads", "failed to"),
     "no GGUF at all": (lambda run: (run / GGUF).write_text("<html>404</html>"), "loads", "does not begin with GGUF"),

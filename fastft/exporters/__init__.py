@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from fastft.errors import Fault
 if TYPE_CHECKING:
     from fastft.exporters.workbench import Source
     from fastft.recipe.schema import ExportSection
+    from fastft.run import Run
 
 # format: the function that writes one export, (Workbench, Target, folder) -> how it was made
 EXPORTERS = {
@@ -56,7 +58,7 @@ def check_export(base_config: dict[str, Any], tokenizer_folder: Path, export: Ex
     return faults(base_config, tokenizer_folder, export.formats)
 
 
-def _source_of_run(run: Any) -> Source:
+def _source_of_run(run: Run) -> Source:
     from fastft.exporters.workbench import Source
 
     model = run.manifest()["model"]
@@ -75,7 +77,7 @@ def _source_of_adapter(adapter: Path) -> Source:
 
 def _job(source: Source, exports: Path, export: ExportSection, overwrite: bool) -> dict[str, Any]:
     return {
-        "source": {**{name: getattr(source, name) for name in source.__slots__}, "folder": str(source.folder)},
+        "source": {**asdict(source), "folder": str(source.folder)},
         "exports": str(exports),
         "targets": _targets(export.formats, export.quantization_method),
         "dtype": export.dtype,

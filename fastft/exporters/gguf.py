@@ -72,7 +72,7 @@ def convert(merged: Path, out: Path, *, name: str) -> str:
             _converter(conversion, merged)(merged, file_type, out, model_name=name).write()
         except (NotImplementedError, ValueError, KeyError, TypeError, AssertionError) as error:
             raise ExportError(
-                f"llama.cpp's converter can't convert this model: {error}",
+                f"llama.cpp's converter can't convert this model: {error or type(error).__name__}",
                 hint="The log has its output. Export merged_16bit instead.",
             ) from error
     return kind

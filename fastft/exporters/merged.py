@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from fastft.exporters.workbench import Target, Workbench
 
+_HEAD = "lm_head.weight"
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
 )  # fmt: skip
+_DROPPED_FROM_CONFIG = ("quantization_config", "torch_dtype", "_name_or_path")
 OnTensor = Callable[[int, int], None]
 
 
@@ -93,24 +95,24 @@ class _Merge:
         PEFT trains each side as a copy of its own, the other keeps the base's values: so must the merged model.
         """
         embedding = next((name for name in self.source if name.endswith("embed_tokens.weight")), None)
-        head = self.changes.get("lm_head.weight")
-        if "lm_head.weight" in self.source or embedding is None or not self._tied():
+        if self.adapter is None or embedding is None or not self._tied():
             return
-        body = self.changes.get(embedding)
+        head, body = self.changes.get(_HEAD), self.changes.get(embedding)
         if head is None and body is None:
             return
-        if self.adapter and head and body and self.adapter.same_replacement(head, body):
-            del self.changes["lm_head.weight"]
+        if head and body and self.adapter.same_replacement(head, body):
+            del self.changes[_HEAD]
+            self.source.pop(_HEAD, None)
             return
-        if self.adapter and self.adapter.config.get("ensure_weight_tying"):
+        if self.adapter.config.get("ensure_weight_tying"):
             raise ExportError("An adapter with ensure_weight_tying on tied embeddings can't be merged here")
-        self.source["lm_head.weight"] = embedding
+        self.source[_HEAD] = embedding
         self._set_tied(False)
 
     def _tied(self) -> bool:
-        return bool(
-            self.config.get("tie_word_embeddings", self.config.get("text_config", {}).get("tie_word_embeddings"))
-        )
+        """As config.json says; where it leaves that to the architecture's default, as the checkpoint shows."""
+        said = self.config.get("tie_word_embeddings", self.config.get("text_config", {}).get("tie_word_embeddings"))
+        return _HEAD not in self.source if said is None else bool(said)
 
     def _set_tied(self, tied: bool) -> None:
         self.config["tie_word_embeddings"] = tied
@@ -145,9 +147,6 @@ class _Merge:
             owner = config["text_config"] if "vocab_size" in config.get("text_config", {}) else config
             owner["vocab_size"] = embedding.shape[0]
         return config
-
-
-_DROPPED_FROM_CONFIG = ("quantization_config", "torch_dtype", "_name_or_path")
 
 
 def _cast(name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

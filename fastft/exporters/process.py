@@ -17,16 +17,21 @@ from typing import Any
 from fastft import errors
 from fastft.errors import ExportError, FastftError
 
+STAGING = ".partial-"
+
 
 def staging_folder(exports: Path, pid: int) -> Path:
     """Where the worker `pid` builds what it will rename into place."""
-    return exports / f".partial-{pid}"
+    return exports / f"{STAGING}{pid}"
 
 
 def run_worker(job: dict[str, Any], log: Path, on_progress: Callable[[str, int, int], None] | None) -> list[Path]:
     """Run `job` to its end and return the export folders; library output goes to `log`. Raises what it reports."""
     exports = Path(job["exports"])
-    exports.mkdir(parents=True, exist_ok=True)
+    try:
+        exports.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"The folder {exports} can't be made: {error.strerror}") from error
     command = [sys.executable, "-m", "fastft.exporters.worker", str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as worker:
         assert worker.stdin is not None

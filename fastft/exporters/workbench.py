@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,27 +108,21 @@ class Workbench:
         return functools.partial(self._report, stage)
 
     def bytes_needed(self, targets: list[Target]) -> int:
-        """Disk space `targets` take at their peak, from the base's parameter count."""
-        from math import prod
-
+        """Disk space that making `targets` takes at its peak, from the base's parameter count."""
         parameters = sum(prod(spec.shape) for spec in open_weights(self.base.folder).specs.values())
-        return export_bytes(parameters, targets)
+        merged = 0 if self._merged else 2 * parameters
+        return merged + gguf_bytes(parameters, targets, "f16" if self.dtype == "float16" else "bf16")
 
 
-def export_bytes(parameters: int, targets: list[Target]) -> int:
-    """Bytes of disk that exporting `targets` takes at its peak; the merged and the 16-bit GGUF file are shared."""
-    sixteen_bit = 2 * parameters
+def gguf_bytes(parameters: int, targets: list[Target], converted: str) -> int:
+    """Bytes of the GGUF files among `targets` and of the one they are made from, whose type is `converted`."""
     types = [target.quantization for target in targets if target.quantization]
-    converted = sixteen_bit if types else 0
-    # the first 16-bit type asked for is the converted file itself
-    extra = [kind for kind in types if kind != "bf16"]
-    return int(sixteen_bit + converted + sum(parameters * SCHEMES[kind].bits / 8 for kind in extra))
+    kinds = {converted, *types} if types else set()
+    return int(sum(parameters * SCHEMES[kind].bits / 8 for kind in kinds))
 
 
 def require_space(folder: Path, needed: int) -> None:
     """Raises ExportError if the disk of `folder` has fewer than `needed` bytes free."""
-    import shutil
-
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ExportError(

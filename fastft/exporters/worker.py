@@ -20,7 +20,7 @@ from typing import Any
 
 from fastft.errors import ExportError, FastftError, VerificationError
 from fastft.exporters import EXPORTERS
-from fastft.exporters.process import staging_folder
+from fastft.exporters.process import STAGING, staging_folder
 from fastft.exporters.workbench import MERGED, Source, Target, Workbench, in_words, require_space
 from fastft.files import folder_hashes, write_json
 
@@ -33,15 +33,17 @@ def main() -> int:
         events.write(json.dumps({"event": event, **values}) + "\n")
         events.flush()
 
+    exports = _Exports(job, lambda stage, done, total: emit("progress", stage=stage, done=done, total=total))
     try:
-        paths = _Exports(job, lambda stage, done, total: emit("progress", stage=stage, done=done, total=total)).make()
+        paths = exports.make()
     except FastftError as error:
         emit("error", kind=type(error).__name__, message=error.message, hint=error.hint)
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        emit("error", kind="ExportError", message=f"The disk of {job['exports']} is full", hint=_how_much(job))
+        full = exports.disk_full()
+        emit("error", kind=type(full).__name__, message=full.message, hint=full.hint)
         return 1
     emit("done", paths=[str(path) for path in paths])
     return 0
@@ -129,6 +131,13 @@ class _Exports:
         if target == MERGED:
             self.bench.merged = self.exports / target.name
 
+    def disk_full(self) -> ExportError:
+        needed = in_words(self.bench.bytes_needed(self.targets))
+        return ExportError(
+            f"The disk of {self.exports} is full",
+            hint=f"All of it takes {needed}. Nothing half-written was left; make room and export again.",
+        )
+
     def _verify(self, made: list[Target]) -> None:
         """Verify what was made now, and what an earlier call made but did not come to verify."""
         if self.run_dir is None:
@@ -178,8 +187,8 @@ def _sync(folder: Path) -> None:
 
 def _remove_stale(exports: Path) -> None:
     """Remove what killed processes left behind."""
-    for folder in exports.glob(staging_folder(exports, 0).name.replace("0", "*")):
-        if not _alive(int(folder.name.rpartition("-")[2])):
+    for folder in exports.glob(f"{STAGING}*"):
+        if not _alive(int(folder.name.removeprefix(STAGING))):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -191,13 +200,6 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _how_much(job: dict[str, Any]) -> str:
-    source = Source(**{**job["source"], "folder": Path(job["source"]["folder"])})
-    bench = Workbench(source, job["dtype"], Path(job["exports"]), lambda *_: None)
-    needed = bench.bytes_needed([Target(*target) for target in job["targets"]])
-    return f"All of it takes {in_words(needed)}. Nothing half-written was left; make room and export again."
 
 
 if __name__ == "__main__":

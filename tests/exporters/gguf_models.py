@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+_ROWS = 8  # llama-quantize looks at the row length only, so the files can be small
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -25,13 +27,12 @@ class Shape:
     tied: bool = False
     fused_qkv: bool = False
     dtype: str = "bf16"
-    rows: int = 8  # llama-quantize looks at the row length only, so the files can be small
 
 
 # Each reaches other branches of llama-quantize's choice of types.
 SHAPES = {
     "llama, 12 layers, for the mixtures": Shape(layers=12),
-    "llama, tensors of several chunks": Shape(layers=1, width=1024, ffn=1024, vocabulary=5000, rows=2500),
+    "llama, tensors of several chunks": Shape(layers=1, width=1024, ffn=1024, vocabulary=2500),
     "llama, tied": Shape(layers=3, tied=True),
     "llama from f16": Shape(dtype="f16"),
     "llama from f32": Shape(dtype="f32"),
@@ -103,7 +104,7 @@ def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _layer(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width, ffn, rows = shape.width, shape.ffn, shape.rows
+    width, ffn, rows = shape.width, shape.ffn, _ROWS
     yield "attn_norm.weight", (width,)
     for name in ("attn_qkv",) if shape.fused_qkv else ("attn_q", "attn_k", "attn_v"):
         yield f"{name}.weight", (rows, width)

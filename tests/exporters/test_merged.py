@@ -81,6 +81,20 @@ def test_a_change_of_one_side_parts_tied_embeddings(
     torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_where_the_config_does_not_say_the_checkpoint_tells_that_embeddings_are_tied(
+    tied_qwen2: Path, tiny: Path, tmp_path: Path
+) -> None:
+    adapter = save_adapter(tied_qwen2, tmp_path / "adapter", tiny, r=4, target_modules=["embed_tokens"])
+    base = shutil.copytree(tied_qwen2, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (base / "config.json").write_text(json.dumps(config))
+    merge_adapter(base, adapter, tmp_path / "out", "bfloat16")
+    merged, original = _merged(tmp_path / "out"), _merged(base)
+    assert merged["lm_head.weight"].equal(original["model.embed_tokens.weight"])
+    assert not merged["model.embed_tokens.weight"].equal(original["model.embed_tokens.weight"])
+
+
 def test_the_folder_is_what_transformers_loads(tied_qwen2: Path, tiny: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig

@@ -1,0 +1,152 @@
+"""Models in plain transformers: log-probabilities, batches, answers, merging, and folders that are broken."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastft.data.tokenizer import ChatTokenizer
+from fastft.errors import ModelError
+from fastft.inference import TextModel
+from tests import small_model
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model.shared_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def base(run: Path) -> Path:
+    return run.parent / "base"
+
+
+@pytest.fixture(scope="module")
+def trained(run: Path, base: Path) -> TextModel:
+    return TextModel.load(base, run / "adapter")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(run: Path) -> ChatTokenizer:
+    return ChatTokenizer.load(run / "adapter")
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer: ChatTokenizer) -> list[list[int]]:
+    return [tokenizer.prompt_ids(small_model.conversation(*pair)[:1]) for pair in small_model.TAUGHT.items()]
+
+
+def test_log_probabilities_are_normalised_and_of_every_position(trained: TextModel, prompts: list[list[int]]) -> None:
+    found = trained.logprobs(prompts[0])
+    assert found.shape == (len(prompts[0]), trained.vocabulary)
+    assert torch.allclose(found.exp().sum(-1), torch.ones(len(found)), atol=1e-5)
+
+
+def test_batched_scoring_equals_scoring_alone(
+    trained: TextModel, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [trained.logprobs(ids) for ids in prompts]
+    together = list(trained.logprobs_of(prompts))
+    monkeypatch.setattr("fastft.inference._LOGITS_BYTES", 4 * trained.vocabulary * 40)
+    in_pairs = list(trained.logprobs_of(prompts))
+    assert {len(ids) for ids in prompts} != {len(prompts[0])}
+    for one, two, three in zip(alone, together, in_pairs, strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
+        assert torch.allclose(one, three, atol=1e-4)
+
+
+def test_batched_answers_are_those_given_alone_in_the_order_asked(
+    trained: TextModel, prompts: list[list[int]], tokenizer: ChatTokenizer
+) -> None:
+    together = trained.generate_batch(prompts, 24)
+    assert [tokenizer.decode(answer.ids) for answer in together] == [f"It is {c}." for c in small_model.TAUGHT.values()]
+    assert {answer.stop_reason for answer in together} == {"stop"}
+    assert together == [trained.generate_batch([ids], 24)[0] for ids in prompts]
+    assert [list(trained.stream(ids, 24)) for ids in prompts] == [answer.ids for answer in together]
+
+
+def test_the_limit_and_other_stop_tokens_end_an_answer(trained: TextModel, prompts: list[list[int]]) -> None:
+    whole = trained.generate_batch(prompts[:1], 24)[0]
+    assert trained.generate_batch(prompts[:1], 2)[0].ids == whole.ids[:2]
+    assert trained.generate_batch(prompts[:1], 2)[0].stop_reason == "length"
+    assert trained.generate_batch(prompts[:1], 24, stop_ids=[whole.ids[2]])[0].ids == whole.ids[:2]
+    assert list(trained.stream(prompts[0], 2)) == whole.ids[:2]
+
+
+def test_sampling_varies_and_stays_within_the_vocabulary(trained: TextModel, prompts: list[list[int]]) -> None:
+    torch.manual_seed(0)
+    answers = {tuple(trained.stream(prompts[0], 8, temperature=5.0)) for _ in range(8)}
+    assert len(answers) > 1
+
+
+def test_a_repetition_penalty_in_the_folder_does_not_change_greedy_answers(
+    run: Path, tmp_path: Path, prompts: list[list[int]], tokenizer: ChatTokenizer
+) -> None:
+    folder = shutil.copytree(run / "exports" / "merged_16bit", tmp_path / "model")
+    small_model.edit_json(folder / "generation_config.json", repetition_penalty=50.0, do_sample=True, temperature=9.0)
+    answer = TextModel.load(folder).generate_batch(prompts[:1], 24)[0]
+    assert tokenizer.decode(answer.ids) == "It is purple."
+
+
+def test_adapter_s_generation_config_wins_over_the_base_s(run: Path, base: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(run / "adapter", tmp_path / "adapter")
+    (adapter / "generation_config.json").write_text('{"eos_token_id": [2, 0], "pad_token_id": 0}')
+    assert TextModel.load(base, adapter).stop_ids == [2, 0]
+    assert TextModel.load(base, run / "adapter").stop_ids == [2]
+
+
+def test_merged_weights_are_base_plus_scaled_product(run: Path, base: Path, trained: TextModel) -> None:
+    from safetensors.torch import load_file
+
+    weights, lora = load_file(base / "model.safetensors"), load_file(run / "adapter" / "adapter_model.safetensors")
+    found = dict(trained.merged_weights())
+    assert set(found) == set(weights)
+    changed = 0
+    for name, weight in weights.items():
+        a = lora.get(f"base_model.model.{name.removesuffix('.weight')}.lora_A.weight")
+        b = lora.get(f"base_model.model.{name.removesuffix('.weight')}.lora_B.weight")
+        delta = (32 / 8) * (b @ a) if a is not None and b is not None else torch.zeros(())
+        changed += a is not None
+        assert torch.allclose(found[name], weight.float() + delta, atol=1e-6), name
+    assert changed == 14
+
+
+def test_merging_in_place_gives_the_exported_folder_s_distributions(
+    run: Path, base: Path, prompts: list[list[int]]
+) -> None:
+    model = TextModel.load(base, run / "adapter")
+    model.merge("bfloat16")
+    exported = TextModel.load(run / "exports" / "merged_16bit")
+    assert torch.equal(model.logprobs(prompts[0]), exported.logprobs(prompts[0]))
+
+
+def test_a_folder_that_is_cut_short_is_named(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run / "exports" / "merged_16bit", tmp_path / "model")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=f"The model in {folder} can't be loaded"):
+        TextModel.load(folder)
+
+
+def test_missing_tensors_are_not_made_up(run: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(run / "exports" / "merged_16bit", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 tensors, the first model\.layers\.0\.mlp\.up_proj\.weight"):
+        TextModel.load(folder)
+
+
+def test_an_adapter_of_another_model_is_refused(run: Path, base: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(run / "adapter", tmp_path / "adapter")
+    small_model.edit_json(adapter / "adapter_config.json", r=4)
+    with pytest.raises(ModelError, match="The adapter in .* can't be loaded"):
+        TextModel.load(base, adapter)
+    (adapter / "adapter_config.json").unlink()
+    with pytest.raises(ModelError, match=r"holds no adapter_config\.json"):
+        TextModel.load(base, adapter)
