@@ -266,7 +266,8 @@ def _exports(given: Given) -> Iterator[Clash]:
     key = "export.quantization_method"
     if "gguf" in export.formats and not export.quantization_method:
         yield Clash((key, "export.formats"), "found [] with gguf in export.formats", "at least one type, e.g. q8_0")
-    if "gguf" not in export.formats and given.written(key):
+    switched_off = given.written("export.formats") and not export.formats
+    if "gguf" not in export.formats and given.written(key) and not switched_off:
         found = f"{shown(list(export.quantization_method))} without gguf in export.formats"
         yield Clash((key, "export.formats"), found, "formats: [gguf]")
 

@@ -58,7 +58,7 @@ def copying(draw: Draw) -> Messages:
 
 def _any_text(rng: Random) -> str:
     if rng.random() < 0.8:
-        return " ".join(_words(rng, 2, 24))
+        return " ".join(_words(rng, 2, 20))
     return " ".join(invented(rng) for _ in range(rng.randint(1, 4)))
 
 
@@ -79,16 +79,22 @@ def places(draw: Draw) -> Messages:
 
 
 def brackets(draw: Draw) -> Messages:
-    """Lists and tallies with brackets, braces and quotes."""
+    """Lists, tallies and pairs with brackets, braces and quotes."""
     rng = draw.rng
-    words = draw.one(lambda r: ("bracket", *_words(r, 1, 5)))[1:]
-    if rng.random() < 0.6:
-        answer = "[" + ", ".join(f'"{word}"' for word in words) + "]"
-        return turns(rng.choice(("List: ", "Make a list: ", "Put this in a list: ")) + ", ".join(words), answer)
-    counts = [rng.randint(1, 12) for _ in words]
-    text = ", ".join(f"{word} {rng.choice((NUMBERS[n], str(n)))}" for word, n in zip(words, counts, strict=True))
-    answer = "{" + ", ".join(f'"{word}": {n}' for word, n in zip(words, counts, strict=True)) + "}"
-    return turns(rng.choice(("Tally: ", "Make a tally: ")) + text, answer)
+    words = draw.one(lambda r: ("bracket", *_words(r, 1, 6)))[1:]
+    kind = rng.choice(("list", "tally", "pairs"))
+    if kind == "tally":
+        counts = [rng.randint(1, 12) for _ in words]
+        text = ", ".join(f"{word} {rng.choice((NUMBERS[n], n))}" for word, n in zip(words, counts, strict=True))
+        answer = "{" + ", ".join(f'"{word}": {n}' for word, n in zip(words, counts, strict=True)) + "}"
+        return turns(rng.choice(("Tally: ", "Make a tally: ")) + text, answer)
+    if kind == "pairs" and len(words) > 1:
+        pairs = list(zip(words[::2], words[1::2], strict=False))
+        text = ", ".join(f"{left} {right}" for left, right in pairs)
+        answer = "{" + ", ".join(f'"{left}": "{right}"' for left, right in pairs) + "}"
+        return turns(rng.choice(("Pairs: ", "Make pairs: ")) + text, answer)
+    answer = "[" + ", ".join(f'"{word}"' for word in words) + "]"
+    return turns(rng.choice(("List: ", "Make a list: ", "Put this in a list: ")) + ", ".join(words), answer)
 
 
 def grammar(draw: Draw) -> Messages:

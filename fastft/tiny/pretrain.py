@@ -29,11 +29,11 @@ Batch = list[tuple[list[int], list[int]]]
 class Plan:
     """How long and how fast. A batch holds about `tokens` tokens; `threads` is part of what fixes the bytes."""
 
-    steps: int = 2800
+    steps: int = 4400
     tokens: int = 2048
     peak_rate: float = 3e-3
     warmup: int = 60
-    cooldown: float = 0.4
+    cooldown: float = 0.8
     threads: int = 1
 
 

@@ -132,7 +132,7 @@ def _noted(draw: Draw, how_many: int) -> tuple[str, list[tuple[Record, str]]]:
 
 def notes(draw: Draw) -> Messages:
     rng = draw.rng
-    text, noted = _noted(draw, rng.choice((1, 1, 2, 2, 3, 4)))
+    text, noted = _noted(draw, rng.choice((1, 1, 2, 2, 3)))
     question, full, brief = _ask(*rng.choice(noted), rng)
     frame = rng.choice(("Note: {n} {q}", "Note: {n}\n{q}", "{q} Note: {n}", "{n} {q}", "Read this: {n} {q}"))
     return _styled(rng, frame.format(n=text, q=question), full, brief)
@@ -145,7 +145,7 @@ def chat(draw: Draw) -> Messages:
     contents = [f"Note: {text}", "Noted."]
     brief_answers = rng.random() < 0.3
     for _ in range(rng.randint(2, 7)):
-        question, full, brief = _ask(*rng.choice(noted), rng) if rng.random() < 0.75 else _fact_outside(draw, noted)
+        question, full, brief = _ask(*rng.choice(noted), rng) if rng.random() < 0.85 else _fact_outside(draw, noted)
         contents += [question, brief if brief_answers else full]
     if rng.random() < 0.2:
         contents += ["Thank you!", "You are welcome."]

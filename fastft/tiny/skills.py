@@ -11,18 +11,18 @@ from fastft.tiny.world import Draw, Messages
 
 # skill -> (function, share of the conversations)
 SKILLS: dict[str, tuple[Callable[[Draw], Messages], int]] = {
-    "facts": (facts, 14),
-    "notes": (notes, 16),
-    "chat": (chat, 24),
-    "manners": (manners, 3),
-    "persona": (persona, 4),
+    "facts": (facts, 8),
+    "notes": (notes, 18),
+    "chat": (chat, 28),
+    "manners": (manners, 2),
+    "persona": (persona, 3),
     "numbers": (numbers, 5),
-    "copying": (copying, 10),
-    "places": (places, 6),
-    "brackets": (brackets, 8),
+    "copying": (copying, 6),
+    "places": (places, 8),
+    "brackets": (brackets, 10),
     "grammar": (grammar, 3),
-    "spelling": (spelling, 3),
-    "unknown": (unknown, 4),
+    "spelling": (spelling, 4),
+    "unknown": (unknown, 5),
 }
 
 
