@@ -216,7 +216,10 @@ class _LlamaCpp:
         def work() -> None:
             try:
                 self._model.chat(
-                    messages, lambda text: pieces.put(text) or wanted.is_set(), max_tokens=limit, temperature=temperature
+                    messages,
+                    lambda text: pieces.put(text) or wanted.is_set(),
+                    max_tokens=limit,
+                    temperature=temperature,
                 )
                 pieces.put(None)
             except FastftError as error:

@@ -174,7 +174,7 @@ def verify(run: Path) -> None:
 
     from fastft.verification import verify as verify_it
 
-    verify_it(run, console=Console())
+    verify_it(run, console=Console(highlight=False))
 
 
 @main.command(short_help="Talk to a run, an adapter, a merged model or a GGUF.")

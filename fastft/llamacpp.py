@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -14,30 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastft import llama_abi
 from fastft.errors import ModelError
-from fastft.inference import Generation, StopReason
+from fastft.inference import Generation
+from fastft.llama_server import ChatReply, ChatServer, Messages, OnText
 
 if TYPE_CHECKING:
     import numpy as np
-    import xllamacpp
 
 _MAGIC = b"GGUF"
 _DEFAULT_CONTEXT = 4096  # tokens; enough for any prompt met here without reserving a whole long context
 _LOGITS_BYTES = 1 << 27  # of one batch: rows of logits are fetched in pieces of about this size
-Messages = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class ChatReply:
-    """What llama.cpp's chat endpoint answered, with the prompt it made of the messages.
-
-    `prompt` is the text of the tokens that were fed, control tokens and any BOS the tokenizer added included;
-    `prompt_tokens` is their number.
-    """
-
-    text: str
-    prompt: str
-    prompt_tokens: int
-    stop_reason: StopReason
 
 
 class GGUFModel:
@@ -163,7 +147,7 @@ class GGUFModel:
     def chat(
         self,
         messages: Messages,
-        on_text: Callable[[str], bool] | None = None,
+        on_text: OnText | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         max_tokens: int = 512,
@@ -174,19 +158,7 @@ class GGUFModel:
         `on_text` gets each piece of the answer as it comes; the answer is broken off when it returns False.
         Raises ModelError if llama.cpp refuses the request (a template error, a prompt over the context).
         """
-        request: dict[str, Any] = {
-            "messages": [dict(message) for message in messages],
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "verbose": True,
-            "cache_prompt": on_text is not None,
-            "stream": on_text is not None,
-            # Reasoning stays in the answer: what the model writes is what is shown and compared.
-            "reasoning_format": "none",
-        }
-        if tools:
-            request["tools"] = [dict(tool) for tool in tools]
-        return _Collector(on_text).reply(self._server, request)
+        return self._server.reply(messages, on_text, tools=tools, max_tokens=max_tokens, temperature=temperature)
 
     @cached_property
     def _context(self) -> ctypes.c_void_p:
@@ -249,65 +221,8 @@ class GGUFModel:
         return rows.copy()  # the buffer belongs to the context and is written again by the next call
 
     @cached_property
-    def _server(self) -> xllamacpp.Server:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(self.path)
-        params.n_ctx = self.n_ctx
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
-        params.verbosity = -1
-        params.warmup = params.fit_params = params.ui = False
-        params.no_extra_bufts = True
-        params.cache_ram_mib = 0
-        try:
-            return xllamacpp.Server(params)
-        except RuntimeError as error:
-            raise ModelError(
-                f"llama.cpp's chat server does not start with {self.path}: {error}",
-                hint="Where the file itself loads, it is the chat template in it that llama.cpp can't parse.",
-            ) from error
-
-
-class _Collector:
-    """Gathers the pieces of one reply. The callback must not raise: the binding would drop the exception."""
-
-    def __init__(self, on_text: Callable[[str], bool] | None) -> None:
-        self._on_text = on_text
-        self._pieces: list[str] = []
-        self._last: dict[str, Any] = {}
-        self._verbose: dict[str, Any] = {}
-        self._error: dict[str, Any] | None = None
-
-    def reply(self, server: xllamacpp.Server, request: dict[str, Any]) -> ChatReply:
-        if self._on_text is None:
-            self._take(server.handle_chat_completions(request))
-        else:
-            server.handle_chat_completions(request, self._take)
-        if self._error is not None:
-            raise ModelError(
-                f"llama.cpp refuses the messages: {self._error.get('message', self._error)}",
-                hint="Shorten the conversation, or look at the chat template in the GGUF file.",
-            )
-        ended = "stop" if self._last.get("finish_reason") in ("stop", "tool_calls") else "length"
-        return ChatReply(
-            text="".join(self._pieces),
-            prompt=self._verbose.get("prompt", ""),
-            prompt_tokens=self._verbose.get("tokens_evaluated", 0),
-            stop_reason=ended,
-        )
-
-    def _take(self, answer: dict[str, Any]) -> bool:
-        """Take in a whole answer or a piece of one. Returns True to break off, as the binding expects."""
-        if "error" in answer:
-            self._error = answer["error"]
-            return True
-        self._verbose = answer.get("__verbose", self._verbose)
-        self._last = answer["choices"][0]
-        message = self._last.get("message") or self._last.get("delta") or {}
-        text = message.get("content") or ""
-        self._pieces.append(text)
-        return bool(text) and self._on_text is not None and not self._on_text(text)
+    def _server(self) -> ChatServer:
+        return ChatServer(self.path, self.n_ctx, _threads())
 
 
 _UNSUPPORTED = (

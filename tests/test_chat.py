@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,13 +101,13 @@ def test_commands_set_the_system_message_and_unknown_ones_are_named(run: Path) -
         (lambda folder: folder, "is neither a run, an adapter, a model folder nor a GGUF file"),
     ],
 )
-def test_a_target_that_is_nothing_is_an_error(tmp_path: Path, make, words: str) -> None:  # noqa: ANN001
+def test_a_target_that_is_nothing_is_an_error(tmp_path: Path, make: Callable[[Path], Path], words: str) -> None:
     with pytest.raises(ModelError) as caught:
         ChatSession(make(tmp_path))
     assert words in caught.value.message
 
 
-def test_a_folder_of_several_gguf_files_asks_which(run: Path, tmp_path: Path) -> None:
+def test_a_folder_of_several_gguf_files_asks_which(tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).write_bytes(b"GGUF")
     with pytest.raises(ModelError, match=r"holds 2 GGUF files: a\.gguf, b\.gguf"):
@@ -139,11 +140,11 @@ def test_in_a_terminal_ctrl_c_clears_the_line_and_ctrl_d_leaves(run: Path) -> No
     script = "import sys; from fastft.chat import chat; chat(sys.argv[1])"
     leader, follower = pty.openpty()
     command = [sys.executable, "-c", script, str(run / "exports/gguf-f16")]
-    with subprocess.Popen(
-        command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True
-    ) as process:
-        os.close(follower)
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True)
+    os.close(follower)
+    try:
         _until(leader, "> ")
+        time.sleep(0.3)  # readline takes a signal only once it waits for a key
         process.send_signal(signal.SIGINT)
         _until(leader, "> ")
         os.write(leader, f"{GRASS}\n".encode())
@@ -151,13 +152,16 @@ def test_in_a_terminal_ctrl_c_clears_the_line_and_ctrl_d_leaves(run: Path) -> No
         _until(leader, "> ")
         os.write(leader, b"\x04")
         assert process.wait(timeout=20) == 0
-    os.close(leader)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
 
 
 def _until(descriptor: int, text: str) -> None:
     """Read the terminal until `text` has come."""
-    seen, ends = "", time.monotonic() + 30
+    seen = ""
     while text not in seen:
-        ready, _, _ = select.select([descriptor], [], [], max(ends - time.monotonic(), 0))
+        ready, _, _ = select.select([descriptor], [], [], 30)
         assert ready, f"{text!r} never came; got {seen!r}"
         seen += os.read(descriptor, 1).decode(errors="replace")

@@ -145,7 +145,7 @@ def test_missing_tensors_are_not_made_up(run: Path, tmp_path: Path) -> None:
 def test_an_adapter_of_another_model_is_refused(run: Path, base: Path, tmp_path: Path) -> None:
     adapter = shutil.copytree(run / "adapter", tmp_path / "adapter")
     small_model.edit_json(adapter / "adapter_config.json", r=4)
-    with pytest.raises(ModelError, match="The adapter in .* can't be loaded"):
+    with pytest.raises(ModelError, match=r"The adapter in .* can't be loaded"):
         TextModel.load(base, adapter)
     (adapter / "adapter_config.json").unlink()
     with pytest.raises(ModelError, match=r"holds no adapter_config\.json"):

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2},
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32},
     "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -49,7 +49,8 @@ def make_model(folder: Path, size: str, tokenizer_folder: Path) -> None:
         **SIZES[size],
     )
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
+        model: Any = LlamaForCausalLM(config)
+    model = model.to(torch.bfloat16)
     model.save_pretrained(folder)
 
 
@@ -87,7 +88,8 @@ def _plain(model: Path, documents: Path, arguments: dict[str, Any]) -> Any:
     from datasets import load_dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -142,7 +142,7 @@ class _Exports:
         """Verify what was made now, and what an earlier call made but did not come to verify."""
         if self.run_dir is None:
             return
-        from fastft.verify import verify_export
+        from fastft.verification import verify_export
 
         failed = []
         for number, target in enumerate(self.targets):

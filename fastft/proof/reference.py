@@ -84,7 +84,9 @@ def _signature(run: Run) -> tuple[Any, ...]:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def _measure_trained(run: Run, probes: list[Probe], tokenizer: ChatTokenizer) -> tuple[Measured, Merged | WeightReport | ModelError]:
+def _measure_trained(
+    run: Run, probes: list[Probe], tokenizer: ChatTokenizer
+) -> tuple[Measured, Merged | WeightReport | ModelError]:
     """The trained model, and while it is loaded what of the merged one needs it."""
     from fastft.exporters.base_model import resolve_base
 
@@ -113,9 +115,7 @@ def _weights(model: TextModel, base: Path, merged: Path) -> WeightReport | Model
         return error
 
 
-def _measure_folder(
-    folder: Path, probes: list[Probe], trained: Measured, weights: WeightReport
-) -> Merged | ModelError:
+def _measure_folder(folder: Path, probes: list[Probe], trained: Measured, weights: WeightReport) -> Merged | ModelError:
     """The merged folder as it lies on the disk, stopped by what its own generation config says."""
     comparison = _comparison(trained)
     try:

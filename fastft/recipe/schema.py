@@ -47,10 +47,10 @@ class ModelSection(Section):
         description="The model to start from.",
         json_schema_extra={"expected": "a Hub id (owner/name), a local folder, or fastft/tiny"},
     )
-    max_seq_length: int = Field(2048, ge=8, description="Longest sequence in tokens the model is set up for.")
-    load_in_8bit: bool = Field(False, description="Load the frozen base in 8 bits.")
-    load_in_16bit: bool = Field(False, description="Load the frozen base in 16 bits (plain LoRA).")
-    full_finetuning: bool = Field(False, description="Train every weight; then there is no lora section.")
+    max_seq_length: int = Field(default=2048, ge=8, description="Longest sequence in tokens the model is set up for.")
+    load_in_8bit: bool = Field(default=False, description="Load the frozen base in 8 bits.")
+    load_in_16bit: bool = Field(default=False, description="Load the frozen base in 16 bits (plain LoRA).")
+    full_finetuning: bool = Field(default=False, description="Train every weight; then there is no lora section.")
     # Declared after the fields its default is made from.
     load_in_4bit: bool = Field(
         default_factory=lambda given: (
@@ -58,31 +58,37 @@ class ModelSection(Section):
         ),
         description="Load the frozen base in 4 bits (QLoRA). On unless another way of loading is chosen.",
     )
-    dtype: Dtype | None = Field(None, description="Compute type; null takes bfloat16 where the device has it.")
-    revision: NonEmpty | None = Field(None, description="Branch, tag or commit of the model on the Hub.")
-    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+    dtype: Dtype | None = Field(default=None, description="Compute type; null takes bfloat16 where the device has it.")
+    revision: NonEmpty | None = Field(default=None, description="Branch, tag or commit of the model on the Hub.")
+    trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model.")
 
 
 class LoraSection(Section):
     """What is added to the model and trained: arguments of `FastLanguageModel.get_peft_model`."""
 
-    r: int = Field(16, ge=1, le=4096, description="Rank of the update; more can learn more and costs more memory.")
-    lora_alpha: int | None = Field(None, ge=1, description="Scale of the update, lora_alpha / r; null = r.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the update; 0 keeps Unsloth's fast path.")
+    r: int = Field(
+        default=16, ge=1, le=4096, description="Rank of the update; more can learn more and costs more memory."
+    )
+    lora_alpha: int | None = Field(default=None, ge=1, description="Scale of the update, lora_alpha / r; null = r.")
+    lora_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Dropout on the update; 0 keeps Unsloth's fast path."
+    )
     target_modules: Annotated[
         Literal["auto", "all-linear"] | Annotated[list[NonEmpty], Field(min_length=1)],
         BeforeValidator(checks.check_target_modules),
-    ] = Field("auto", description="Layers that get an update; auto = attention and MLP projections.")
-    bias: Literal["none", "all", "lora_only"] = Field("none", description="Biases trained; none is the fast path.")
-    use_rslora: bool = Field(False, description="Scale by lora_alpha / sqrt(r) (rank-stabilised LoRA).")
-    use_dora: bool = Field(False, description="Train magnitude and direction apart (DoRA); slower.")
-    use_gradient_checkpointing: bool | Literal["unsloth"] = Field(
-        "unsloth", description="Recompute activations to save memory; unsloth also offloads them."
+    ] = Field(default="auto", description="Layers that get an update; auto = attention and MLP projections.")
+    bias: Literal["none", "all", "lora_only"] = Field(
+        default="none", description="Biases trained; none is the fast path."
     )
-    random_state: int = Field(3407, ge=0, description="Seed of the update's first weights.")
-    modules_to_save: list[NonEmpty] | None = Field(None, description="Layers trained whole beside the updates.")
+    use_rslora: bool = Field(default=False, description="Scale by lora_alpha / sqrt(r) (rank-stabilised LoRA).")
+    use_dora: bool = Field(default=False, description="Train magnitude and direction apart (DoRA); slower.")
+    use_gradient_checkpointing: bool | Literal["unsloth"] = Field(
+        default="unsloth", description="Recompute activations to save memory; unsloth also offloads them."
+    )
+    random_state: int = Field(default=3407, ge=0, description="Seed of the update's first weights.")
+    modules_to_save: list[NonEmpty] | None = Field(default=None, description="Layers trained whole beside the updates.")
     layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Indices of the layers that get updates; null = all."
+        default=None, description="Indices of the layers that get updates; null = all."
     )
 
 
@@ -93,11 +99,11 @@ class DataSection(Section):
         description="The data set; relative paths are tried beside the recipe, then under the current folder.",
         json_schema_extra={"expected": "a local .jsonl, .json, .csv or .parquet file, or a Hub id (owner/name)"},
     )
-    name: NonEmpty | None = Field(None, description="Subset of the data set on the Hub.")
-    split: NonEmpty = Field("train", description="Split of the data set on the Hub.")
-    revision: NonEmpty | None = Field(None, description="Branch, tag or commit of the data set on the Hub.")
+    name: NonEmpty | None = Field(default=None, description="Subset of the data set on the Hub.")
+    split: NonEmpty = Field(default="train", description="Split of the data set on the Hub.")
+    revision: NonEmpty | None = Field(default=None, description="Branch, tag or commit of the data set on the Hub.")
     format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] = Field(
-        "auto", description="How rows are laid out; auto tells it from the columns."
+        default="auto", description="How rows are laid out; auto tells it from the columns."
     )
     columns: Annotated[dict[str, str], BeforeValidator(checks.check_columns)] = Field(
         default={},
@@ -105,18 +111,18 @@ class DataSection(Section):
         json_schema_extra={"expected": "a mapping of the format's column names to the file's"},
     )
     eval_split: Annotated[float | int | str | None, PlainValidator(checks.check_eval_split)] = Field(
-        None,
+        default=None,
         description="Held-out rows: a share, a count, a file of their own, or a split on the Hub.",
         json_schema_extra={"expected": "a share between 0 and 1, a count, a file, or the name of a split on the Hub"},
     )
     chat_template: NonEmpty | None = Field(
-        None, description="null = the model's own; a name Unsloth knows; or a .jinja file."
+        default=None, description="null = the model's own; a name Unsloth knows; or a .jinja file."
     )
     train_on: Literal["assistant", "last", "all"] = Field(
-        "assistant", description="Turns that are learned: every assistant turn, the last one, or all text."
+        default="assistant", description="Turns that are learned: every assistant turn, the last one, or all text."
     )
     truncation: Literal["keep_start", "keep_end", "drop"] = Field(
-        "keep_start", description="What becomes of a conversation longer than the maximum length."
+        default="keep_start", description="What becomes of a conversation longer than the maximum length."
     )
 
 
@@ -124,23 +130,25 @@ class EvaluationSection(Section):
     """What is asked before and after training."""
 
     prompts: Annotated[tuple[NonEmpty, ...], BeforeValidator(checks.one_or_many)] = Field(
-        (), description="Prompts answered before and after training, side by side."
+        default=(), description="Prompts answered before and after training, side by side."
     )
-    max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens.")
-    samples: int = Field(64, ge=0, description="Held-out conversations answered and compared; 0 = none.")
+    max_new_tokens: int = Field(default=64, ge=1, description="Longest answer in tokens.")
+    samples: int = Field(default=64, ge=0, description="Held-out conversations answered and compared; 0 = none.")
 
 
 class ExportSection(Section):
     """What is made of the trained model, and checked against it."""
 
     formats: Annotated[tuple[ExportFormat, ...], BeforeValidator(checks.one_or_many)] = Field(
-        (), description="merged_16bit: a plain Hugging Face folder. gguf: llama.cpp, Ollama, LM Studio."
+        default=(), description="merged_16bit: a plain Hugging Face folder. gguf: llama.cpp, Ollama, LM Studio."
     )
     quantization_method: Annotated[tuple[Quantization, ...], BeforeValidator(checks.one_or_many)] = Field(
-        ("q8_0",), description="One GGUF file for each."
+        default=("q8_0",), description="One GGUF file for each."
     )
-    dtype: Literal["bfloat16", "float16"] = Field("bfloat16", description="Type of the merged weights.")
-    verify: bool = Field(True, description="Compare each export with the trained model; a difference is an error.")
+    dtype: Literal["bfloat16", "float16"] = Field(default="bfloat16", description="Type of the merged weights.")
+    verify: bool = Field(
+        default=True, description="Compare each export with the trained model; a difference is an error."
+    )
 
 
 TrainingSection = Annotated[
@@ -155,9 +163,9 @@ class Recipe(Section):
     """A whole recipe, checked. Frozen; make another with `load_recipe(recipe, overrides)`."""
 
     model: ModelSection = Field(description="What is trained.")
-    lora: LoraSection | None = Field(None, description="The LoRA update; null with model.full_finetuning.")
+    lora: LoraSection | None = Field(default=None, description="The LoRA update; null with model.full_finetuning.")
     data: DataSection = Field(description="What is learned from.")
-    method: Literal["sft"] = Field("sft", description="How: supervised fine-tuning.")
+    method: Literal["sft"] = Field(default="sft", description="How: supervised fine-tuning.")
     training: TrainingSection = Field(
         default_factory=lambda: MappingProxyType({}), description="Fields of TRL's SFTConfig, as set."
     )
@@ -167,7 +175,7 @@ class Recipe(Section):
     export: ExportSection = Field(
         default_factory=lambda: ExportSection.model_validate({}), description="What is made of the trained model."
     )
-    output_dir: NonEmpty = Field("runs/recipe", description="The run directory.")
+    output_dir: NonEmpty = Field(default="runs/recipe", description="The run directory.")
     _source: Path | None = PrivateAttr(None)
 
     @property

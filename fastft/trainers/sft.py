@@ -27,7 +27,8 @@ def build_trainer(
 
     Raises TrainingError if TRL refuses the arguments.
     """
-    from trl import SFTConfig, SFTTrainer
+    # By these names, because unsloth puts its own classes behind them.
+    from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
     evaluates = bool(evaluation) and str(arguments.get("eval_strategy", "no")) != "no"
     try:

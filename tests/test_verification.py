@@ -12,7 +12,7 @@ import pytest
 
 from fastft.errors import ModelError
 from fastft.run import Run
-from fastft.verify import Verification, export_names, verify_export, verify_run
+from fastft.verification import Verification, export_names, verify_export, verify_run
 from tests import small_model
 
 GGUF = "exports/gguf-f16/model-f16.gguf"

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastft.errors import ModelError
+from fastft.errors import ModelError, VerificationError
 from fastft.files import write_json
 from fastft.proof.result import Check, Verification
 from fastft.run import Run
 
-__all__ = ["Check", "Verification", "verify_export", "verify_run"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Check", "Verification", "verify", "verify_export", "verify_run"]
 
 SAMPLES = 50  # held-out conversations compared
 
@@ -87,3 +91,19 @@ def _kind(folder: Path, run: Run) -> str:
 def _gguf_file(folder: Path) -> Path:
     """The folder's file; where there is none, a path that loading will report as missing."""
     return next(iter(sorted(folder.glob("*.gguf"))), folder / "model.gguf")
+
+
+def verify(run: Run | Path | str, *, console: Console | None = None) -> list[Verification]:
+    """Compare every export of a run with the trained model again, and show a table each on `console`.
+
+    Raises ModelError if there is nothing to verify, VerificationError that says what differs first if one fails.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    with library_output_to(run.log_path, console or Console(quiet=True)):
+        verifications = verify_run(run.directory)
+    if console is not None:
+        console.print(*(verification.table() for verification in verifications), sep="\n")
+    failed = [verification for verification in verifications if not verification.passed]
+    if failed:
+        raise VerificationError("\n".join(str(verification) for verification in failed))
+    return verifications
