@@ -161,7 +161,7 @@ class TextModel:
         from peft.tuners.lora import LoraLayer
         from peft.utils import ModulesToSaveWrapper
 
-        root = self.model.base_model.model if isinstance(self.model, PeftModel) else self.model
+        root: Any = self.model.base_model.model if isinstance(self.model, PeftModel) else self.model
         replaced: list[str] = []
         for name, module in root.named_modules():
             if isinstance(module, LoraLayer):
@@ -193,7 +193,8 @@ def _placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     needed = {"float32": 2 * weights, "bfloat16": weights, "float16": weights}  # bytes; the files hold 16 bits
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-    for candidate in [dtype] if dtype else ["float32", "bfloat16"]:
+    candidates: tuple[DtypeName, ...] = (dtype,) if dtype else ("float32", "bfloat16")
+    for candidate in candidates:
         if free > 1.25 * needed[candidate]:
             return candidate, "cuda"
     if dtype is None:
@@ -220,11 +221,12 @@ def _load_weights(folder: Path, dtype: torch.dtype) -> Any:
 
     logging.disable_progress_bar()
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would go on with random weights
         raise ModelError(f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=REBUILD)

@@ -36,7 +36,7 @@ class ChatServer:
     """
 
     def __init__(self, path: Path, n_ctx: int, threads: int) -> None:
-        import xllamacpp
+        from xllamacpp import xllamacpp  # the package's stubs leave its classes out
 
         params = xllamacpp.CommonParams()
         params.model.path = str(path)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from fastft.errors import ModelError, VerificationError
 from fastft.files import write_json
 from fastft.proof.result import Check, Verification
+from fastft.quiet import library_output_to
 from fastft.run import Run
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["Check", "Verification", "verify", "verify_export", "verify_run"]
 

@@ -88,7 +88,7 @@ def make_base(folder: Path) -> None:
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, rms_norm_eps=1e-5,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    model: Any = LlamaForCausalLM(config)
     _train(model, tokenizer, COLOURS, steps=120, learning_rate=3e-3)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -110,6 +110,8 @@ class TurnFinder:
             if _is_turn(text[start:at], message):
                 return at + len(closing)
             at = text.find(closing, at + 1)
+        if message.tool_calls and not all(_is_written(part, text[start:]) for part in message.texts()):
+            raise RowRefusedError("the template does not write tool calls", message.tool_calls[0]["function"]["name"])
         raise RowRefusedError(
             "the template does not write an answer whole and close it with its end-of-turn token",
             f"looked for {_shortened(message.content)!r} followed by {closing}",

@@ -157,7 +157,7 @@ def _fact_outside(draw: Draw, noted: list[tuple[Record, str]]) -> tuple[str, str
     words = {word for record, _ in noted for word in (record.name, record.town)}
     while True:
         question, full, brief = _fact(draw)
-        if not words & set(question.rstrip("?.").replace("?", "").split()):
+        if not words & set(question.rstrip("?.").split()):
             return question, full, brief
 
 
@@ -168,10 +168,16 @@ def unknown(draw: Draw) -> Messages:
     """What can't be known: asked about people of the world, about strangers, about a note that doesn't say."""
     rng = draw.rng
     if rng.random() < 0.5:
-        what, who, day = draw.one(lambda r: (r.choice(_UNKNOWABLE), r.choice(PEOPLE), r.choice(DAYS)))
-        asks = (f"What is the {what} of {who}?", f"Do you know the {what} of {who}?", f"Where was {who} on {day}?")
-        return turns(rng.choice(asks), "I do not know.")
+        return turns(draw.one(_any_unknowable), "I do not know.")
     text, noted = _noted(draw, rng.randint(1, 2))
     other = draw.record(without=tuple(record for record, _ in noted))
     asks = (f"Who has the {plural(other.item)}?", f"Where is {other.name} from?", f"What does {other.name} have?")
     return turns(f"Note: {text} {rng.choice(asks)}", "The note does not say.")
+
+
+def _any_unknowable(rng: Random) -> str:
+    what, who = rng.choice(_UNKNOWABLE), rng.choice(PEOPLE)
+    return rng.choice((
+        f"What is the {what} of {who}?", f"Do you know the {what} of {who}?", f"Tell me the {what} of {who}.",
+        f"Where was {who} on {rng.choice(DAYS)}?",
+    ))  # fmt: skip

@@ -52,15 +52,11 @@ def test_weights_are_finite_and_fit_for_nf4_and_k_quants(tiny: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("skill", SKILLS)
-def test_answers_its_heldout_world(answer, skill: str) -> None:
-    assert exact(heldout(World.from_seed(0), skill, 20, seed=1), answer) >= 0.9
-
-
-@pytest.mark.slow
-def test_mean_over_skills(answer) -> None:
-    found = [exact(heldout(World.from_seed(0), skill, 12, seed=2), answer) for skill in SKILLS]
-    assert sum(found) / len(found) >= 0.95
+def test_answers_its_heldout_world(answer) -> None:
+    world = World.from_seed(0)
+    found = {skill: exact(heldout(world, skill, 20, seed=1), answer) for skill in SKILLS}
+    assert sum(found.values()) / len(found) >= 0.95, found
+    assert min(found.values()) >= 0.8, found
 
 
 @pytest.mark.slow

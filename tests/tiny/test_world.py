@@ -30,13 +30,13 @@ def test_same_seed_same_world_and_text() -> None:
     assert drawn("train", 50) != drawn("train", 50, seed=1)
 
 
+PINNED = ["train", "train", "quickstart", "heldout", "train", "heldout"]
+
+
 def test_split_is_pinned() -> None:
     # A change here moves held-out records into the training text of a model that is already built.
-    keys = [("town", "Ana"), Record("Ana", "Oakdale", 3, "red", "boat"), "x", 7]
-    assert [split_of(key) for key in keys] == PINNED
-
-
-PINNED = []
+    record = Record("Ana", "Oakdale", 3, "red", "boat")
+    assert [split_of(key) for key in (record, *range(5))] == PINNED
 
 
 def test_split_shares() -> None:
@@ -95,4 +95,5 @@ def test_quickstart_records_are_disjoint() -> None:
 
 def test_pretraining_never_sees_the_quickstart_task() -> None:
     texts = [message["content"] for messages in drawn("train", 20_000) for message in messages]
-    assert not [text for text in texts if '"name":' in text or "Write as JSON" in text]
+    assert not [text for text in texts if '"name": "' in text and '"town": "' in text]
+    assert not [text for text in texts if "Write as JSON" in text]
