@@ -66,7 +66,8 @@ def _plan(
     defaults = choose_defaults(
         recipe.training,
         parameters=shape.parameters if shape else 7_000_000_000,
-        examples=sequences,
+        examples=len(data.train),
+        sequences=sequences,
         max_length=max_length,
         lora=recipe.lora is not None,
         on_cpu=device.is_cpu,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import gc
 import json
 from collections.abc import Iterator, Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 DtypeName = Literal["float32", "bfloat16", "float16"]
 StopReason = Literal["stop", "length"]
 _PROMPTS_A_BATCH = 64
+_SMALL_MODEL = 16_000_000  # parameters
 _LOGITS_BYTES = 1 << 28  # of one batch's logits in float32
 REBUILD = "Make the folder again: for an export, fastft export RUN --overwrite; for an adapter, train again."
 
@@ -85,7 +88,7 @@ class TextModel:
             width = max(map(len, batch))
             # Padded on the right and unmasked: a causal model's real tokens never see what follows them.
             rows = [[*ids, *[self.pad_id] * (width - len(ids))] for ids in batch]
-            with torch.inference_mode():
+            with torch.inference_mode(), self._threads():
                 inputs = torch.tensor(rows, device=self.model.device)
                 logits = self.model(input_ids=inputs, use_cache=False).logits
                 found = logits.float().log_softmax(-1).cpu()
@@ -114,7 +117,7 @@ class TextModel:
         width = max(map(len, prompts))
         rows = [[self.pad_id] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        with torch.inference_mode():
+        with torch.inference_mode(), self._threads():
             out = self.model.generate(
                 input_ids=torch.tensor(rows, device=self.model.device),
                 attention_mask=torch.tensor(mask, device=self.model.device),
@@ -131,7 +134,7 @@ class TextModel:
 
         inputs, cache = list(ids), None
         for _ in range(max_new_tokens):
-            with torch.inference_mode():
+            with torch.inference_mode(), self._threads():
                 rows = torch.tensor([inputs], device=self.model.device)
                 out = self.model(input_ids=rows, past_key_values=cache, use_cache=True)
                 token = _choose(out.logits[0, -1].float(), temperature)
@@ -139,6 +142,24 @@ class TextModel:
                 return
             yield token
             inputs, cache = [token], out.past_key_values
+
+    @contextlib.contextmanager
+    def _threads(self) -> Iterator[None]:
+        """One thread for a small model: its matrices are done before threads have met, and on a busy machine, where
+        one of them may not be running, the others wait tens of times longer than the work takes."""
+        import torch
+
+        before = torch.get_num_threads()
+        if self._small:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    @functools.cached_property
+    def _small(self) -> bool:
+        return sum(parameter.numel() for parameter in self.model.parameters()) < _SMALL_MODEL
 
     def merge(self, dtype: DtypeName) -> None:
         """Fold the adapter, if there is one, into the weights with PEFT, and round them as if saved in `dtype`."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"GGUF"
 _DEFAULT_CONTEXT = 4096  # tokens; enough for any prompt met here without reserving a whole long context
+_SMALL_MODEL = 64 << 20  # bytes of the file
 _LOGITS_BYTES = 1 << 27  # of one batch: rows of logits are fetched in pieces of about this size
 
 
@@ -166,7 +167,7 @@ class GGUFModel:
         params = llama.llama_context_default_params()
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self._batch
-        params.n_threads = params.n_threads_batch = _threads()
+        params.n_threads = params.n_threads_batch = _threads(self.path)
         llama_abi.silence(llama)
         context = llama.llama_init_from_model(self._load(vocab_only=False), params)
         if not context:
@@ -222,7 +223,7 @@ class GGUFModel:
 
     @cached_property
     def _server(self) -> ChatServer:
-        return ChatServer(self.path, self.n_ctx, _threads())
+        return ChatServer(self.path, self.n_ctx, _threads(self.path))
 
 
 _UNSUPPORTED = (
@@ -241,7 +242,11 @@ def _check_file(path: Path) -> None:
             )
 
 
-def _threads() -> int:
+def _threads(path: Path) -> int:
+    """All cores, but one for a small model: its threads would wait for each other at every tensor, and on a busy
+    machine, where one of them may not be running, hundreds of times longer than the work takes."""
+    if path.stat().st_size < _SMALL_MODEL:
+        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

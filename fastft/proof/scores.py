@@ -17,12 +17,14 @@ _LIKELY = -3.0  # log of 5 %: log-probabilities of rarer tokens mostly carry the
 class Sequence:
     """Token ids to score. The answer's tokens are predicted at the positions `answer` (the prompt's last is the first).
 
-    What follows the end-of-turn token is never generated, so its prediction is nobody's business.
+    What follows the end-of-turn token is never generated, so its prediction is nobody's business. `held_out` tells
+    the kind of conversation the model was trained for from prompts that may be strange to it.
     """
 
     place: str
     ids: list[int]
     answer: slice
+    held_out: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Comparison:
     kl_sum: float = 0.0
     kl_max: float = 0.0
     kl_place: str = ""
-    largest: Difference | None = None
+    largest: Difference | None = None  # over held-out answers
+    largest_elsewhere: Difference | None = None  # over answers to built-in prompts
     first_choice: Difference | None = None
 
     @property
@@ -94,16 +97,19 @@ class Comparison:
         """Where an answer is written: the next token's log-probability, of tokens that the reference finds likely."""
         import numpy as np
 
-        answer = reference.sequence.answer
-        difference = np.abs(reference.logprobs - theirs)[answer]
-        difference = np.where(reference.logprobs[answer] >= _LIKELY, difference, 0)
+        sequence = reference.sequence
+        difference = np.abs(reference.logprobs - theirs)[sequence.answer]
+        difference = np.where(reference.logprobs[sequence.answer] >= _LIKELY, difference, 0)
         row, column = np.unravel_index(difference.argmax(), difference.shape)
-        if self.largest is None or difference[row, column] > self.largest.size:
-            row += answer.start
-            self.largest = Difference(
-                reference.sequence.place, int(row), int(reference.tokens[row, column]),
-                float(reference.logprobs[row, column]), float(theirs[row, column]),
-            )  # fmt: skip
+        row += sequence.answer.start
+        found = Difference(
+            sequence.place, int(row), int(reference.tokens[row, column]),
+            float(reference.logprobs[row, column]), float(theirs[row, column]),
+        )  # fmt: skip
+        if sequence.held_out:
+            self.largest = _larger(self.largest, found)
+        else:
+            self.largest_elsewhere = _larger(self.largest_elsewhere, found)
 
     def _add_kl(self, reference: Scores, theirs: np.ndarray) -> None:
         """KL(reference || found) in nats over the kept tokens, all others taken as one (a lower bound of the whole)."""
@@ -130,6 +136,10 @@ class Comparison:
                     reference.sequence.place, position, int(other), float(reference.logprobs[position, 0]),
                     reference.logprob(position, int(other)), int(mine),
                 )  # fmt: skip
+
+
+def _larger(first: Difference | None, second: Difference) -> Difference:
+    return second if first is None or second.size > first.size else first
 
 
 def keep_likeliest(sequence: Sequence, logprobs: np.ndarray) -> Scores:

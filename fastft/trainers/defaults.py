@@ -18,15 +18,27 @@ class Default:
 
 
 def choose_defaults(
-    given: Mapping[str, Any], *, parameters: int, examples: int, max_length: int, lora: bool, on_cpu: bool
+    given: Mapping[str, Any],
+    *,
+    parameters: int,
+    examples: int,
+    sequences: int,
+    max_length: int,
+    lora: bool,
+    on_cpu: bool,
 ) -> tuple[Default, ...]:
-    """What is left out of `given`, chosen. `parameters` and `examples` are counts, `max_length` is in tokens."""
-    batch = int(given.get("per_device_train_batch_size", _batch_size(parameters, examples, on_cpu)))
-    accumulation = int(given.get("gradient_accumulation_steps", max(1, _effective_batch(examples) // batch)))
+    """What is left out of `given`, chosen. `parameters` is a count, `max_length` is in tokens.
+
+    `examples` are the conversations to learn, `sequences` what they are fed as: fewer, where they are packed.
+    """
+    wanted = _sequences_a_step(examples, sequences, on_cpu)
+    packing = sequences < examples
+    batch = int(given.get("per_device_train_batch_size", _batch_size(parameters, wanted, packing, on_cpu)))
+    accumulation = int(given.get("gradient_accumulation_steps", max(1, wanted // batch)))
     chosen = [
         Default("learning_rate", *_learning_rate(parameters, lora)),
         Default("per_device_train_batch_size", batch, "size and device"),
-        Default("gradient_accumulation_steps", accumulation, f"{batch * accumulation} examples a step"),
+        Default("gradient_accumulation_steps", accumulation, f"{batch * accumulation} sequences a step"),
         Default("optim", "adamw_torch_fused" if on_cpu else "adamw_8bit", "on the CPU" if on_cpu else "8-bit states"),
         Default("lr_scheduler_type", "linear", "Unsloth's notebooks"),
         Default("weight_decay", 0.01, "Unsloth's notebooks"),
@@ -36,7 +48,7 @@ def choose_defaults(
     ]
     if "max_steps" not in given:
         chosen.insert(1, Default("num_train_epochs", _epochs(examples), f"{examples:,} examples"))
-    steps = _steps({**{d.key: d.value for d in chosen}, **given}, examples)
+    steps = _steps({**{d.key: d.value for d in chosen}, **given}, sequences)
     if "warmup_steps" not in given:
         chosen.append(Default("warmup_steps", min(100, max(1, round(steps * 0.05))), "5 % of the steps"))
     if not {"save_strategy", "save_steps"} & set(given):
@@ -46,11 +58,11 @@ def choose_defaults(
     return tuple(default for default in chosen if default.key not in given)
 
 
-def _steps(arguments: Mapping[str, Any], examples: int) -> int:
+def _steps(arguments: Mapping[str, Any], sequences: int) -> int:
     if int(arguments.get("max_steps", -1)) > 0:
         return int(arguments["max_steps"])
     per_step = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
-    return max(1, round(math.ceil(examples / per_step) * float(arguments["num_train_epochs"])))
+    return max(1, round(math.ceil(sequences / per_step) * float(arguments["num_train_epochs"])))
 
 
 def _learning_rate(parameters: int, lora: bool) -> tuple[float, str]:
@@ -63,14 +75,21 @@ def _learning_rate(parameters: int, lora: bool) -> tuple[float, str]:
     return (2e-4 if parameters < 2e10 else 1e-4), "QLoRA paper, this size"
 
 
-def _batch_size(parameters: int, examples: int, on_cpu: bool) -> int:
+def _sequences_a_step(examples: int, sequences: int, on_cpu: bool) -> int:
+    """As many as hold 8 conversations (16 of a larger set), as the usual notebooks learn a step.
+
+    Packs hold many each; on a GPU at least four are taken, or its cores would wait for the dequantised weights.
+    """
+    conversations = 8 if examples < 2000 else 16
+    if sequences == examples:
+        return conversations
+    return max(1 if on_cpu else 4, round(conversations * sequences / examples))
+
+
+def _batch_size(parameters: int, wanted: int, packing: bool, on_cpu: bool) -> int:
     if on_cpu:
-        return min(8, max(1, examples // 8))
-    return 8 if parameters < 2e9 else 4 if parameters < 5e9 else 2
-
-
-def _effective_batch(examples: int) -> int:
-    return 8 if examples < 2000 else 16
+        return 1 if packing else min(8, wanted)  # packs are laid end to end, and the CPU's attention is quadratic
+    return min(wanted, 8 if parameters < 2e9 else 4 if parameters < 5e9 else 2)
 
 
 def _epochs(examples: int) -> int:

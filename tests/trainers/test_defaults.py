@@ -5,9 +5,15 @@ import pytest
 from fastft.trainers.defaults import choose_defaults
 
 
-def _chosen(given=None, *, parameters=8_000_000_000, examples=10_000, lora=True, on_cpu=False) -> dict:
+def _chosen(given=None, *, parameters=8_000_000_000, packs=10_000, lora=True, on_cpu=False) -> dict:
     chosen = choose_defaults(
-        given or {}, parameters=parameters, examples=examples, max_length=2048, lora=lora, on_cpu=on_cpu
+        given or {},
+        parameters=parameters,
+        examples=10_000,
+        sequences=packs,
+        max_length=2048,
+        lora=lora,
+        on_cpu=on_cpu,
     )
     return {default.key: default.value for default in chosen}
 
@@ -35,3 +41,12 @@ def test_steps_decide_warmup_and_checkpoints() -> None:
 def test_eight_bit_optimiser_only_on_a_gpu() -> None:
     assert _chosen()["optim"] == "adamw_8bit"
     assert _chosen(on_cpu=True)["optim"] == "adamw_torch_fused"
+
+
+def test_a_step_learns_sixteen_conversations_packed_or_not() -> None:
+    padded = _chosen()
+    assert padded["per_device_train_batch_size"] * padded["gradient_accumulation_steps"] == 16
+    packed = _chosen({"packing": True}, packs=2_500)  # four conversations a pack
+    assert packed["per_device_train_batch_size"] * packed["gradient_accumulation_steps"] == 4
+    on_cpu = _chosen({"packing": True}, packs=1_000, on_cpu=True)
+    assert (on_cpu["per_device_train_batch_size"], on_cpu["gradient_accumulation_steps"]) == (1, 2)
