@@ -6,23 +6,20 @@ import contextlib
 import copy
 import functools
 import gc
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastft.errors import ModelError
+from fastft.model_loading import DtypeName, load_weights, placement, stop_and_pad, with_adapter
 
 if TYPE_CHECKING:
     import torch
 
-DtypeName = Literal["float32", "bfloat16", "float16"]
 StopReason = Literal["stop", "length"]
 _PROMPTS_A_BATCH = 64
 _SMALL_MODEL = 16_000_000  # parameters
 _LOGITS_BYTES = 1 << 28  # of one batch's logits in float32
-REBUILD = "Make the folder again: for an export, fastft export RUN --overwrite; for an adapter, train again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,11 @@ class TextModel:
         """
         import torch
 
-        dtype, device = _placement(folder, dtype)
-        model = _load_weights(folder, getattr(torch, dtype))
+        dtype, device = placement(folder, dtype)
+        model = load_weights(folder, getattr(torch, dtype))
         if adapter is not None:
-            model = _with_adapter(model, adapter)
-        stops, pad = _stop_and_pad(adapter if adapter is not None else folder, folder)
+            model = with_adapter(model, adapter)
+        stops, pad = stop_and_pad(adapter if adapter is not None else folder, folder)
         return cls(model.to(device).eval(), stops, pad)
 
     @property
@@ -208,78 +205,6 @@ def _named(prefix: str, module: Any) -> Iterator[tuple[str, torch.Tensor]]:
         yield f"{prefix}.{name}", parameter.detach().float().cpu()
 
 
-def _placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:
-    import torch
-
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    needed = {"float32": 2 * weights, "bfloat16": weights, "float16": weights}  # bytes; the files hold 16 bits
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-    candidates: tuple[DtypeName, ...] = (dtype,) if dtype else ("float32", "bfloat16")
-    for candidate in candidates:
-        if free > 1.25 * needed[candidate]:
-            return candidate, "cuda"
-    if dtype is None:
-        dtype = "float32" if 1.25 * needed["float32"] < _available_memory() else "bfloat16"
-    return dtype, "cpu"
-
-
-def _available_memory() -> int:
-    """Bytes of memory free for use now; where the system doesn't tell, all of it."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    from fastft.device import find_device
-
-    return find_device().host_memory
-
-
-def _load_weights(folder: Path, dtype: torch.dtype) -> Any:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, GenerationConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
-    model, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:  # transformers would go on with random weights
-        raise ModelError(f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=REBUILD)
-    # generate() fills what it isn't told from this, so a repetition penalty in the folder's file would change answers.
-    model.generation_config = GenerationConfig()
-    return model
-
-
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
-    if not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter} holds no adapter_config.json, so it is no LoRA adapter", hint=REBUILD)
-    try:
-        return PeftModel.from_pretrained(model, str(adapter))
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"The adapter in {adapter} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
-
-
-def _stop_and_pad(folder: Path, base: Path) -> tuple[list[int], int]:
-    """Stop and padding ids of `folder`'s generation config; where it has none, those of the base's config."""
-    path = next(
-        (p / "generation_config.json" for p in (folder, base) if (p / "generation_config.json").is_file()), None
-    )
-    settings = json.loads((path or base / "config.json").read_text(encoding="utf-8"))
-    stops = settings.get("eos_token_id")
-    stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
-    pad = settings.get("pad_token_id")
-    return stops, pad if pad is not None else (stops[0] if stops else 0)
-
-
 def _batches(sequences: Sequence[Sequence[int]], room: int) -> Iterator[list[Sequence[int]]]:
     """Consecutive sequences, each batch of at most `room` positions once padded (a longer sequence goes alone)."""
     batch: list[Sequence[int]] = []
@@ -303,7 +228,3 @@ def _choose(logits: torch.Tensor, temperature: float) -> int:
 def _cut(row: list[int], stops: Sequence[int]) -> Generation:
     end = next((i for i, token in enumerate(row) if token in stops), None)
     return Generation(row, "length") if end is None else Generation(row[:end], "stop")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -22,7 +22,7 @@ from fastft.run import Run
 if TYPE_CHECKING:
     import numpy as np
 
-    from fastft.inference import DtypeName
+    from fastft.model_loading import DtypeName
 
 MERGED = "merged_16bit"
 

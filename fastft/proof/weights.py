@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastft.errors import ModelError
-from fastft.inference import REBUILD
+from fastft.model_loading import REBUILD
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,112 @@
+"""Getting a model into memory with plain transformers and PEFT, or saying what is wrong with its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastft.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+REBUILD = "Make the folder again: for an export, fastft export RUN --overwrite; for an adapter, train again."
+
+
+def placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:
+    """(type to compute in, device): float32 on the GPU if it has room for it, else bfloat16 there, else the CPU."""
+    import torch
+
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    needed = {"float32": 2 * weights, "bfloat16": weights, "float16": weights}  # bytes; the files hold 16 bits
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    candidates: tuple[DtypeName, ...] = (dtype,) if dtype else ("float32", "bfloat16")
+    for candidate in candidates:
+        if free > 1.25 * needed[candidate]:
+            return candidate, "cuda"
+    if dtype is None:
+        dtype = "float32" if 1.25 * needed["float32"] < _available_memory() else "bfloat16"
+    return dtype, "cpu"
+
+
+def _available_memory() -> int:
+    """Bytes of memory free for use now; where the system doesn't tell, all of it."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    from fastft.device import find_device
+
+    return find_device().host_memory
+
+
+def load_weights(folder: Path, dtype: torch.dtype) -> Any:
+    """The causal language model in `folder`, on the CPU. Raises ModelError if a file is broken or a tensor missing."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers would go on with random weights
+        raise ModelError(f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=REBUILD)
+    # generate() fills what it isn't told from this, so a repetition penalty in the folder's file would change answers.
+    model.generation_config = GenerationConfig()
+    return model
+
+
+def with_adapter(model: Any, adapter: Path) -> Any:
+    """`model` with the LoRA adapter on it. Raises ModelError if they don't belong together."""
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise ModelError(f"{adapter} holds no adapter_config.json, so it is no LoRA adapter", hint=REBUILD)
+    try:
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"The adapter in {adapter} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
+    _check_all_found(adapted, adapter)
+    return adapted
+
+
+def _check_all_found(adapted: Any, adapter: Path) -> None:
+    """PEFT only warns of weights that have no place in the model, and leaves the places without weights at zero."""
+    from safetensors import safe_open
+
+    places = {name.replace(".default", "") for name, _ in adapted.named_parameters() if ".lora_" in name}
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        stored = {name for name in file.keys() if ".lora_" in name}  # noqa: SIM118 (safe_open is no mapping)
+    strangers = sorted(places ^ stored)
+    if strangers:
+        raise ModelError(
+            f"The adapter in {adapter} does not fit its base: {len(strangers)} LoRA weights have no counterpart, "
+            f"the first {strangers[0]}",
+            hint="It was trained on another model. " + REBUILD,
+        )
+
+
+def stop_and_pad(folder: Path, base: Path) -> tuple[list[int], int]:
+    """Stop and padding ids of `folder`'s generation config; where it has none, those of the base's config."""
+    path = next(
+        (p / "generation_config.json" for p in (folder, base) if (p / "generation_config.json").is_file()), None
+    )
+    settings = json.loads((path or base / "config.json").read_text(encoding="utf-8"))
+    stops = settings.get("eos_token_id")
+    stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
+    pad = settings.get("pad_token_id")
+    return stops, pad if pad is not None else (stops[0] if stops else 0)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
