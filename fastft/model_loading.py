@@ -60,6 +60,8 @@ def load_weights(folder: Path, dtype: torch.dtype) -> Any:
     missing = sorted(info["missing_keys"])
     if missing:  # transformers would go on with random weights
         raise ModelError(f"The model in {folder} lacks {len(missing)} tensors, the first {missing[0]}", hint=REBUILD)
+    if getattr(model, "is_quantized", False):  # a base of which only 4 bits are left is merged dequantised
+        model = model.dequantize().to(dtype)
     # generate() fills what it isn't told from this, so a repetition penalty in the folder's file would change answers.
     model.generation_config = GenerationConfig()
     return model
@@ -84,9 +86,12 @@ def _check_all_found(adapted: Any, adapter: Path) -> None:
     """PEFT only warns of weights that have no place in the model, and leaves the places without weights at zero."""
     from safetensors import safe_open
 
-    places = {name.replace(".default", "") for name, _ in adapted.named_parameters() if ".lora_" in name}
+    products = (".lora_A", ".lora_B", ".lora_embedding_A", ".lora_embedding_B")
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        stored = {name for name in file.keys() if ".lora_" in name}  # noqa: SIM118 (safe_open is no mapping)
+        names = list(file.keys())
+    stored = {name for name in names if any(part in name for part in products)}
+    known = [name.replace(".default", "") for name, _ in adapted.named_parameters()]
+    places = {name for name in known if any(part in name for part in products)}
     strangers = sorted(places ^ stored)
     if strangers:
         raise ModelError(

