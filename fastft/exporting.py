@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from fastft.errors import Fault, RecipeError
 from fastft.exporters import OnProgress, export_run
+from fastft.progress import is_live, working
 from fastft.recipe.schema import ExportSection
 from fastft.recipe.suggest import nearest
 from fastft.run import Run
@@ -82,12 +83,11 @@ def _status(console: Console | None) -> Iterator[OnProgress | None]:
 
     def show(stage: str, done: int, total: int) -> None:
         nonlocal last
-        if console.is_terminal:
-            count = f" {done}/{total}" if total > 1 else ""
-            status.update(f"{stage}{count}")
+        if is_live(console):
+            update(f"{stage} {done}/{total}" if total > 1 else stage)
         elif stage != last:
             console.print(f"  {stage}", highlight=False)
         last = stage
 
-    with console.status("exporting") as status:
+    with working(console, "exporting") as update:
         yield show

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.spinner import Spinner
 
 _LINES_WITHOUT_TERMINAL = 10
+
+
+def is_live(console: Console) -> bool:
+    """Whether lines can be drawn over: a terminal, not a pipe and not a notebook's cell."""
+    return console.is_terminal and not console.is_jupyter
+
+
+@contextmanager
+def working(console: Console, text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner with `text` while something takes its time; yields a function that changes the text.
+
+    Unlike `console.status` it leaves sys.stdout alone, which belongs to the log here.
+    """
+    spinner = Spinner("dots", text)
+    if not is_live(console):
+        yield lambda _: None
+        return
+    with Live(spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False):
+        yield lambda changed: spinner.update(text=changed)
 
 
 def progress_callback(console: Console, metrics: Path) -> Any:
@@ -50,7 +73,7 @@ def progress_callback(console: Console, metrics: Path) -> Any:
 class _Display:
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.live = console.is_terminal
+        self.live = is_live(console)
         self.total = 0
         self.started = time.perf_counter()
         self.first = 0
@@ -61,6 +84,8 @@ class _Display:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
 
     def begin(self, total: int, done: int) -> None:

@@ -53,17 +53,17 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
     from fastft.artifacts import save_trained, write_heldout
     from fastft.evaluation import evaluate_model
     from fastft.model import load_model
-    from fastft.progress import progress_callback
+    from fastft.progress import progress_callback, working
     from fastft.resume import guard_same_data, train_to_the_end
     from fastft.trainers import trainer_builder
 
     recipe, data = checked.recipe, checked.data
     guard_same_data(run, data.audit.as_dict(), resumed=resumed)
     write_heldout(run, data.evaluation_conversations)
-    with console.status("loading the model"):
+    with working(console, "loading the model"):
         model, tokenizer = load_model(recipe.model, recipe.lora)
     evaluated = (checked.tokenizer, data.evaluation, data.evaluation_conversations, recipe.evaluation)
-    with console.status("answering the held-out prompts before training"):
+    with working(console, "answering the held-out prompts before training"):
         before = evaluate_model(model, *evaluated)
     trainer = trainer_builder(recipe.method)(
         model,
@@ -75,7 +75,7 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
         [progress_callback(console, run.metrics_path)],
     )
     train_to_the_end(trainer, run, find_checkpoint(run))
-    with console.status("answering them again"):
+    with working(console, "answering them again"):
         after = evaluate_model(trainer.model, *evaluated)
     save_trained(run, checked, trainer, before, after)
     console.print(report.evaluation(before, after))

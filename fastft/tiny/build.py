@@ -10,7 +10,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastft.tiny.card import model_card
 from fastft.tiny.pretrain import Plan, new_model, pretrain
@@ -97,9 +97,10 @@ def load(folder: Path, *, nf4: bool = False) -> LlamaForCausalLM:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     ) if nf4 else None  # fmt: skip
-    return AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, device_map="cpu", quantization_config=quantization
-    ).eval()
+    )
+    return model.eval()
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Writes the quickstart's data: `python -m fastft.tiny.quickstart_data [--out recipes/data]`.
 
-Each row turns a note into a JSON record, which the packaged model has never done. The records of the training
-file, of the held-out file and of the pretraining text come from disjoint splits (`world.split_of`).
+A row turns a note into a JSON record, which the packaged model has never done. The records of the training file,
+of the held-out file and of the pretraining text come from disjoint splits (`world.split_of`). One row in eight of
+the training file is a chat of the kind the model knows, so that it does not forget how to talk.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import json
 from pathlib import Path
 from random import Random
 
+from fastft.tiny.skills import conversation
 from fastft.tiny.world import Draw, Messages, Record, World, note
 
-ROWS = {"quickstart": 1200, "quickstart_heldout": 100}
+ROWS = {"quickstart": 1400, "quickstart_heldout": 100}  # records of each split
+CHATS = {"quickstart": 200, "quickstart_heldout": 0}
 PACKAGED = Path(__file__).parent.parent.parent / "recipes" / "data"
 
 
@@ -23,12 +26,16 @@ def as_json(record: Record) -> str:
 
 
 def rows(split: str, seed: int = 0) -> list[Messages]:
-    """The conversations of one split of ROWS: no record comes twice."""
+    """The conversations of one split of ROWS, in random order: no record comes twice."""
     draw = Draw(World.from_seed(0), split, Random(f"{split} {seed}"))
     records: dict[Record, None] = {}
     while len(records) < ROWS[split]:
         records[draw.record()] = None
-    return [_row(record, draw.rng) for record in records]
+    known = Draw(draw.world, "train", draw.rng)
+    found = [_row(record, draw.rng) for record in records]
+    found += [conversation(known)[1] for _ in range(CHATS[split])]
+    draw.rng.shuffle(found)
+    return found
 
 
 def _row(record: Record, rng: Random) -> Messages:

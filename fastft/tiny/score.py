@@ -38,7 +38,7 @@ def greedy_answers(
         width = max(len(encoded[i]) for i in rows)
         ids = torch.tensor([[pad] * (width - len(encoded[i])) + encoded[i] for i in rows])
         with torch.inference_mode():
-            out = model.generate(
+            out = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
                 input_ids=ids, attention_mask=(ids != pad).long(), do_sample=False,
                 max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=pad,
             )  # fmt: skip

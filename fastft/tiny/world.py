@@ -59,7 +59,7 @@ class World:
         pools: dict[str, Sequence[str]] = {"town": TOWNS, "pet": ANIMALS, "job": JOBS, "colour": COLOURS, "food": FOODS}
         facts = {name: {who: rng.choice(pool) for who in RESIDENTS} for name, pool in pools.items()}
         made: dict[str, str] = {town: rng.choice(MADE) for town in TOWNS}
-        mayors = dict(zip(TOWNS, rng.sample(RESIDENTS, len(TOWNS)), strict=True))
+        mayors: dict[str, str] = dict(zip(TOWNS, rng.sample(RESIDENTS, len(TOWNS)), strict=True))
         return cls({**facts, "made": made, "mayor": mayors})
 
 

