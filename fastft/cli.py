@@ -156,10 +156,14 @@ def export(
     """
     from rich.console import Console
 
+    from fastft import report
     from fastft.exporting import export as export_it
+    from fastft.run import Run
 
     chosen = formats or (("gguf",) if quantization else ())
-    export_it(run, chosen, quantization, overwrite=overwrite, verify=False if no_verify else None, console=Console())
+    console = Console(highlight=False)
+    export_it(run, chosen, quantization, overwrite=overwrite, verify=False if no_verify else None, console=console)
+    console.print(report.closing(Run.open(run)))
 
 
 @main.command(short_help="Compare every export of a run with the trained model.")

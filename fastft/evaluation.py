@@ -131,6 +131,7 @@ def answer(model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_n
                 temperature=None,
                 top_p=None,
                 top_k=None,
+                repetition_penalty=1.0,
                 eos_token_id=sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None}),
                 pad_token_id=pad,
             )

@@ -64,6 +64,9 @@ def _tokenizer_checks(reference: Reference, folder: Path) -> Iterator[Check]:
     except (OSError, ValueError) as error:
         yield Check("tokenizer loads", "no", "yes", False, str(error).strip().splitlines()[0])
         return
+    if loaded.chat_template is None:
+        yield Check("chat template", "none", "the trained one", False, f"{folder} holds no chat_template.jinja")
+        return
     rendered = [trained.render(p.messages, tools=p.tools, add_generation_prompt=True) for p in reference.probes]
     places = [probe.place for probe in reference.probes]
     encoded = [loaded(text, add_special_tokens=False)["input_ids"] for text in rendered]
