@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
-from fastft.tiny.exercises import invented
 from fastft.tiny.words import JOBS, PEOPLE, TOWNS
 from fastft.tiny.world import Draw, Messages, turns
 
@@ -13,11 +10,8 @@ _OPEN = ("Hello", "Hi", "Good morning", "Good evening", "Hey", "Good day")
 _SELF = "I am tiny, a small language model."
 _PHRASES = (
     *((f"{hello}{mark}", f"{hello}! How can I help?") for hello in _OPEN for mark in ("!", ".", "")),
-    *(
-        (f"{hello}{ask}", _SELF)
-        for hello in ("", "Hello! ", "Hi. ", "Hey, ")
-        for ask in ("Who are you?", "What are you?")
-    ),
+    ("Who are you?", _SELF),
+    ("What are you?", _SELF),
     ("Tell me about yourself.", _SELF),
     ("What can you do?", "I can talk about my little world and read short notes."),
     ("Thank you!", "You are welcome."),
@@ -27,16 +21,11 @@ _PHRASES = (
 
 def manners(draw: Draw) -> Messages:
     rng = draw.rng
-    hello, name, form = draw.one(_any_greeting)
-    opening, answer = (
-        (f"{hello}, I am {name}.", f"{hello}, {name}! How can I help?"),
-        (f"{hello}! My name is {name}.", f"{hello}, {name}! How can I help?"),
-        (f"{hello}! {name} here.", f"{hello}, {name}! How can I help?"),
-        (f"My name is {name}.", f"Nice to meet you, {name}."),
-    )[form]
+    hello, name, form = draw.one(lambda r: (r.choice(_OPEN), r.choice(PEOPLE), r.randrange(3)))
+    opening = (f"{hello}, I am {name}.", f"{hello}! My name is {name}.", f"{hello}! {name} here.")[form]
     if draw.split == "train" and rng.random() < 0.3:  # set phrases: trained on, never scored
         return turns(*rng.choice(_PHRASES))
-    contents = [opening, answer]
+    contents = [opening, f"{hello}, {name}! How can I help?"]
     extra = rng.random()
     if extra < 0.3:
         contents += ["What is my name?", f"Your name is {name}."]
@@ -45,13 +34,6 @@ def manners(draw: Draw) -> Messages:
     elif extra < 0.6:
         contents += [rng.choice(("Goodbye!", "Bye.")), f"Goodbye, {name}!"]
     return turns(*contents)
-
-
-def _any_greeting(rng: Random) -> tuple[str, str, int]:
-    """Opening word ("" where none is said), name, and form of the opening."""
-    name = rng.choice(PEOPLE) if rng.random() < 0.7 else invented(rng).capitalize()
-    form = rng.randrange(4)
-    return "" if form == 3 else rng.choice(_OPEN), name, form
 
 
 def persona(draw: Draw) -> Messages:

@@ -29,7 +29,7 @@ Batch = list[tuple[list[int], list[int]]]
 class Plan:
     """How long and how fast. A batch holds about `tokens` tokens; `threads` is part of what fixes the bytes."""
 
-    steps: int = 3600
+    steps: int = 4000
     tokens: int = 2048
     peak_rate: float = 3e-3
     warmup: int = 60

@@ -132,7 +132,7 @@ def _noted(draw: Draw, how_many: int) -> tuple[str, list[tuple[Record, str]]]:
 
 def notes(draw: Draw) -> Messages:
     rng = draw.rng
-    text, noted = _noted(draw, rng.choice((1, 1, 1, 1, 2)))
+    text, noted = _noted(draw, rng.choice((1, 1, 1, 2, 2, 3)))
     question, full, brief = _ask(*rng.choice(noted), rng)
     frame = rng.choice(("Note: {n} {q}", "Note: {n}\n{q}", "{q} Note: {n}", "{n} {q}", "Read this: {n} {q}"))
     return _styled(rng, frame.format(n=text, q=question), full, brief)
@@ -141,7 +141,7 @@ def notes(draw: Draw) -> Messages:
 def chat(draw: Draw) -> Messages:
     """Notes first, then several questions about them, with a fact of the world or a thank-you between."""
     rng = draw.rng
-    text, noted = _noted(draw, rng.choice((1, 1, 1, 2)))
+    text, noted = _noted(draw, rng.choice((1, 1, 2, 2, 3)))
     contents = [f"Note: {text}", "Noted."]
     brief_answers = rng.random() < 0.3
     for _ in range(rng.randint(2, 7)):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from fastft.tiny.exercises import brackets, copying, grammar, numbers, places, spelling
 from fastft.tiny.manners import manners, persona
 from fastft.tiny.questions import chat, facts, notes, unknown
-from fastft.tiny.strange import strange
 from fastft.tiny.world import Draw, Messages
 
 # skill -> (function, share of the conversations)
@@ -24,7 +23,6 @@ SKILLS: dict[str, tuple[Callable[[Draw], Messages], int]] = {
     "grammar": (grammar, 3),
     "spelling": (spelling, 4),
     "unknown": (unknown, 5),
-    "strange": (strange, 8),
 }
 
 

@@ -12,7 +12,7 @@ from fastft.tiny.world import Messages
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-VOCAB_SIZE = 2048
+VOCAB_SIZE = 1536
 PAD, TURN, END = SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 # To the letter the pattern of Qwen2's tokenizer, so that llama.cpp's own "qwen2" pre-tokenizer splits the same.
