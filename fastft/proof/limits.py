@@ -32,13 +32,13 @@ class Limits:
 LIMITS = {
     # Every weight is rounded once, to 8 bits (bfloat16) or 11 (0.013, 0.05; KL 1e-5, 5e-4): an answer changes only
     # at a tie.
-    "merged_16bit": Limits(0.2, 2e-4, 2e-2, 1.0, 0.15, 1.0, 1.0, 1.0),
+    "merged_16bit": Limits(0.2, 2e-4, 2e-2, 1.0, 0.15, 1.0, 1.0, 0.9),
     # The same weights; llama.cpp rounds activations and the key-value cache to 11 bits (0.002, 0.02; KL 7e-7, 1e-4).
     "f16": Limits(1e-2, 1e-5, 2e-3, 1.0, 0.05, 1.0, 1.0, 1.0),
     # For bfloat16 weights llama.cpp rounds activations to 8 bits (0.007, 0.06; KL 2e-5, 3e-3).
-    "bf16": Limits(0.2, 2e-4, 5e-2, 1.0, 0.25, 1.0, 1.0, 1.0),
+    "bf16": Limits(0.2, 2e-4, 5e-2, 1.0, 0.25, 1.0, 1.0, 0.9),
     # 8 bits a weight with a scale for each 32 (0.03, 0.4; KL 4e-4, 0.07).
-    "q8_0": Limits(1.0, 5e-3, 0.7, 0.99, 0.25, 0.9, 0.95, 0.98),
+    "q8_0": Limits(1.0, 5e-3, 0.7, 0.99, 0.25, 0.9, 0.95, 0.9),
     # 4 to 6 bits a weight (KL 0.02, 1.4). It must still talk like the model; another word here and there is what
     # was asked for.
     "q4_k_m": Limits(None, 0.15, 8.0, 0.9, 0.5, 0.5, 0.8, 0.9),
