@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastft.data.conversation import Conversation
     from fastft.data.tokenizer import ChatTokenizer
     from fastft.evaluation import Evaluation
+    from fastft.recipe.schema import ModelSection
 
 _PACKAGES = (
     "fastft",
@@ -102,18 +103,20 @@ def _manifest(
     run: Run, checked: CheckReport, trainer: Any, trained: Path, before: Evaluation, after: Evaluation
 ) -> dict[str, Any]:
     recipe, state = checked.recipe, trainer.state
+    start = json.loads(run.start_path.read_text(encoding="utf-8"))
+    base, arguments = start["base"], start["arguments"]
     return {
         "fastft_manifest": 1,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {"model_name": recipe.model.model_name, "revision": recipe.model.revision},
+        "model": _model_facts(recipe.model, base),
         "method": recipe.method,
         "versions": {package: version(package) for package in _PACKAGES},
         "device": checked.device.as_dict(),
         "seeds": {
-            "training": checked.arguments["seed"],
+            "training": arguments["seed"],
             "lora": recipe.lora.random_state if recipe.lora else None,
         },
-        "arguments": dict(checked.arguments),
+        "arguments": arguments,
         "data": checked.data.audit.as_dict(),
         "template_sha256": checked.tokenizer.template_sha256,
         "plan": checked.plan.as_dict(),
@@ -123,13 +126,19 @@ def _manifest(
     }
 
 
+def _model_facts(model: ModelSection, base: Mapping[str, Any]) -> dict[str, Any]:
+    """The revision is the commit where the Hub told one: a branch's name may stand for other weights later."""
+    commit = base["commit"] if base["model_name"] == model.model_name else None
+    return {"model_name": model.model_name, "revision": commit or model.revision, "base": dict(base)}
+
+
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
     whole = evaluation.as_dict()
     return {key: whole[key] for key in ("loss", "perplexity", "supervised_tokens", "exact_share")}
 
 
 def _hashes(run: Run, trained: Path) -> dict[str, str]:
-    single = [run.recipe_path, run.audit_path, run.heldout_path, run.directory / "evaluation.json"]
+    single = [run.recipe_path, run.start_path, run.audit_path, run.heldout_path, run.directory / "evaluation.json"]
     hashes = {path.name: sha256_of(path) for path in single if path.is_file()}
     return hashes | {f"{trained.name}/{name}": digest for name, digest in folder_hashes(trained).items()}
 

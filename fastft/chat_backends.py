@@ -41,16 +41,16 @@ def open_backend(target: Path) -> Backend:
 
 
 def _open_run(folder: Path) -> Backend:
-    from fastft.exporters.base_model import resolve_base
+    from fastft.exporters.base_model import base_of_run
     from fastft.proof.reference import trained_folder
     from fastft.run import Run
 
     run = Run.open(folder)
-    settings = run.manifest()["model"]
+    manifest = run.manifest()
     trained = trained_folder(run)
     if trained == run.model_dir:
         return _Transformers(trained, None)
-    return _Transformers(resolve_base(settings["model_name"], settings.get("revision")).folder, trained)
+    return _Transformers(base_of_run(manifest).folder, trained)
 
 
 def _open_adapter(folder: Path) -> Backend:

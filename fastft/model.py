@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.backend import import_unsloth
+from fastft.base_identity import BaseIdentity, identify
 from fastft.errors import ModelError
 from fastft.model_files import TINY, resolve_model
 
@@ -32,6 +34,14 @@ def load_model(model: ModelSection, lora: LoraSection | None) -> tuple[Any, Any]
             hint="The run's train.log holds what Unsloth said; --traceback shows where it happened.",
         ) from error
     return loaded, tokenizer
+
+
+def identify_base(loaded: Any, model: ModelSection) -> BaseIdentity:
+    """What `load_model` read: the recipe's model, or the 4-bit repository that Unsloth took in its place."""
+    name = str(getattr(loaded.config, "_name_or_path", "")) or model.model_name
+    if Path(name).is_dir() or name == model.model_name:
+        return identify(model.model_name, model.revision)
+    return identify(name)
 
 
 def _add_lora(fast_language_model: Any, model: Any, lora: LoraSection, max_seq_length: int) -> Any:

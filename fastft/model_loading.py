@@ -102,11 +102,18 @@ def _check_all_found(adapted: Any, adapter: Path) -> None:
 
 
 def stop_and_pad(folder: Path, base: Path) -> tuple[list[int], int]:
-    """Stop and padding ids of `folder`'s generation config; where it has none, those of the base's config."""
+    """Stop and padding ids of `folder`'s generation config; where it has none, those of the base's config.
+
+    Raises ModelError if that file is no JSON.
+    """
     path = next(
         (p / "generation_config.json" for p in (folder, base) if (p / "generation_config.json").is_file()), None
     )
-    settings = json.loads((path or base / "config.json").read_text(encoding="utf-8"))
+    path = path or base / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON: {error}", hint=REBUILD) from error
     stops = settings.get("eos_token_id")
     stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
     pad = settings.get("pad_token_id")

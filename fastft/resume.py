@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fastft.base_identity import BaseIdentity
 from fastft.errors import DatasetError, RecipeError, TrainingError
 from fastft.files import write_json, write_text
 from fastft.recipe.load import load_recipe
@@ -75,6 +76,20 @@ def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> Non
             )
         return
     write_json(run.audit_path, audit)
+
+
+def keep_start(run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, resumed: bool) -> dict[str, Any]:
+    """The training arguments to go by: those given or, when resuming, those the run began with.
+
+    The two differ where another version of fastft, or another machine, would choose other defaults. Raises ModelError
+    if the base model isn't the one the run began with.
+    """
+    if resumed and run.start_path.is_file():
+        start = json.loads(run.start_path.read_text(encoding="utf-8"))
+        BaseIdentity(**start["base"]).require_same(base)
+        return start["arguments"]
+    write_json(run.start_path, {"arguments": dict(arguments), "base": base.as_dict()})
+    return dict(arguments)
 
 
 def find_checkpoint(run: Run) -> Path | None:

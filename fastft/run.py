@@ -33,6 +33,10 @@ class Run:
         return self.directory / "recipe.yaml"
 
     @property
+    def start_path(self) -> Path:
+        return self.directory / "start.json"
+
+    @property
     def manifest_path(self) -> Path:
         return self.directory / "manifest.json"
 

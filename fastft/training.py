@@ -52,9 +52,9 @@ def train(
 def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -> None:
     from fastft.artifacts import save_trained, write_heldout
     from fastft.evaluation import evaluate_model
-    from fastft.model import load_model
+    from fastft.model import identify_base, load_model
     from fastft.progress import progress_callback, working
-    from fastft.resume import guard_same_data, train_to_the_end
+    from fastft.resume import guard_same_data, keep_start, train_to_the_end
     from fastft.trainers import trainer_builder
 
     recipe, data = checked.recipe, checked.data
@@ -62,6 +62,8 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
     write_heldout(run, data.evaluation_conversations)
     with working(console, "loading the model"):
         model, tokenizer = load_model(recipe.model, recipe.lora)
+        base = identify_base(model, recipe.model)
+    arguments = keep_start(run, checked.arguments, base, resumed=resumed)
     evaluated = (checked.tokenizer, data.evaluation, data.evaluation_conversations, recipe.evaluation)
     with working(console, "answering the held-out prompts before training"):
         before = evaluate_model(model, *evaluated)
@@ -70,7 +72,7 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
         tokenizer,
         data.train,
         data.evaluation,
-        checked.arguments,
+        arguments,
         run.checkpoints,
         [progress_callback(console, run.metrics_path)],
     )

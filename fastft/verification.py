@@ -7,11 +7,12 @@ and answers are the run's held-out conversations and some built-in prompts; see 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
-from fastft.errors import ModelError, VerificationError
+from fastft.errors import FastftError, ModelError, VerificationError
 from fastft.files import write_json
 from fastft.proof.result import Check, Verification
 from fastft.quiet import library_output_to
@@ -56,18 +57,29 @@ def export_names(run: Run) -> list[str]:
 
 
 def _verify(run: Run, folder: Path, kind: str, samples: int, started: float) -> Verification:
+    from fastft.proof.files import files_check
     from fastft.proof.gguf import gguf_checks
     from fastft.proof.merged import merged_checks
     from fastft.proof.reference import MERGED, reference_for
 
     reference = reference_for(run, samples)
     if kind == MERGED:
-        checks = tuple(merged_checks(reference, folder))
+        checks = merged_checks(reference, folder)
         against = "the adapter on its 16-bit base" if run.adapter.is_dir() else "the trained model"
     else:
-        checks = tuple(gguf_checks(reference, _gguf_file(folder), kind))
+        checks = gguf_checks(reference, _gguf_file(folder), kind)
         against = "the merged model" if isinstance(reference.merged, ModelError) else reference.merged.name
-    return Verification(folder.name, folder, against, checks, time.perf_counter() - started)
+    found = (files_check(folder), *_until_it_breaks(checks))
+    return Verification(folder.name, folder, against, found, time.perf_counter() - started)
+
+
+def _until_it_breaks(checks: Iterator[Check]) -> Iterator[Check]:
+    """The checks; an export too broken to be looked at is one that failed, and no reason to leave the others out."""
+    try:
+        yield from checks
+    except (FastftError, OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        yield Check("can be examined", "no", "yes", False, reason)
 
 
 def _known(name: str) -> bool:

@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from fastft.base_identity import identify
+from fastft.files import folder_hashes
+
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -172,7 +175,11 @@ def make_random_run(tokenizer: Path, folder: Path) -> Path:
 
 def _finish(run: Path, base: Path) -> None:
     (run / "recipe.yaml").write_text("method: sft\n")
-    (run / "manifest.json").write_text(json.dumps({"model": {"model_name": str(base), "revision": None}}))
+    model = {"model_name": str(base), "revision": None, "base": identify(str(base)).as_dict()}
+    (run / "manifest.json").write_text(json.dumps({"model": model}))
+    for export in run.glob("exports/*"):
+        made = {"made_from": {"dtype": "bfloat16"}, "files": folder_hashes(export)}
+        (export / "export.json").write_text(json.dumps(made))
 
 
 def edit_json(path: Path, **values: Any) -> None:

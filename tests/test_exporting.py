@@ -11,7 +11,9 @@ from fastft.run import Run
 
 def _run(folder: Path, recipe: str = "") -> Run:
     run = Run.create(folder / "run", recipe)
-    run.write_manifest({"model": {"model_name": "fastft/tiny", "revision": None}})
+    run.write_manifest(
+        {"model": {"model_name": "fastft/tiny", "revision": None, "base": {"model_name": "fastft/tiny"}}}
+    )
     return run
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 import fastft
 from fastft.errors import DatasetError, RecipeError, TrainingError
 from fastft.files import sha256_of
+from fastft.model_files import resolve_model
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +59,7 @@ def run(data: Path, output: io.StringIO, tmp_path_factory: pytest.TempPathFactor
 def test_a_run_holds_all_that_it_should(run: fastft.Run) -> None:
     names = {path.name for path in run.directory.iterdir()}
     expected = {"recipe.yaml", "manifest.json", "metrics.jsonl", "train.log", "checkpoints", "adapter"}
-    assert expected | {"heldout.jsonl", "audit.json", "evaluation.json"} == names
+    assert expected | {"start.json", "heldout.jsonl", "audit.json", "evaluation.json"} == names
     adapter = {path.name for path in run.adapter.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= adapter
 
@@ -66,6 +67,9 @@ def test_a_run_holds_all_that_it_should(run: fastft.Run) -> None:
 def test_the_manifest_tells_the_run_and_its_hashes_hold(run: fastft.Run) -> None:
     manifest = run.manifest()
     assert manifest["model"]["model_name"] == "fastft/tiny"
+    packaged = resolve_model("fastft/tiny", weights=True)
+    files = {name: sha256_of(packaged / name) for name in ("config.json", "model.safetensors")}
+    assert manifest["model"]["base"] == {"model_name": "fastft/tiny", "commit": None, "files": files}
     assert manifest["training"]["steps"] == 6
     assert manifest["seeds"] == {"training": 3407, "lora": 3407}
     assert len(manifest["data"]["fingerprint"]) == 64

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastft.base_identity import identify
 from fastft.errors import ModelError
 from fastft.run import Run
 from fastft.verification import Verification, export_names, verify_export, verify_run
@@ -40,11 +41,11 @@ def test_faithful_exports_pass_every_check(faithful: Path) -> None:
     assert failed(merged) == {}
     assert failed(gguf) == {}
     assert [check.name for check in merged.checks] == [
-        "loads", "weights changed", "weights merged", "token ids", "prompt text", "special tokens",
+        "files", "loads", "weights changed", "weights merged", "token ids", "prompt text", "special tokens",
         "log-probabilities", "KL divergence", "likeliest token", "greedy answers", "stops", "exact held-out answers",
     ]  # fmt: skip
     assert [check.name for check in gguf.checks] == [
-        "loads", "special tokens", "token ids", "prompt text", "stops in chat", "vocabulary",
+        "files", "loads", "special tokens", "token ids", "prompt text", "stops in chat", "vocabulary",
         "log-probabilities", "KL divergence", "likeliest token", "greedy answers", "stops", "exact held-out answers",
     ]  # fmt: skip
     exact = {v.name: next(c.value for c in v.checks if c.name == "exact held-out answers") for v in (merged, gguf)}
@@ -59,7 +60,7 @@ def test_result_is_written_beside_the_export(faithful: Path) -> None:
     written = json.loads((faithful / "exports/gguf-f16/verification.json").read_text())
     assert written == verification.as_dict()
     assert written["passed"] is True
-    assert written["checks"][0] == {"name": "loads", "value": "yes", "threshold": "yes", "passed": True, "detail": ""}
+    assert written["checks"][1] == {"name": "loads", "value": "yes", "threshold": "yes", "passed": True, "detail": ""}
 
 
 def test_gguf_alone_is_compared_with_peft_s_own_merge(run: Path) -> None:
@@ -216,6 +217,40 @@ def test_gguf_is_not_passed_when_its_reference_is_broken(run: Path) -> None:
     _cut(f"{MERGED}/model.safetensors", 0.9)(run)
     verification = verify_export(run, "gguf-f16")
     assert "the merged model it is compared with can't be loaded" in failed(verification)["reference"]
+
+
+def test_a_changed_base_is_noticed_before_anything_is_compared(run: Path, faithful: Path) -> None:
+    base = shutil.copytree(faithful.parent / "base", run.parent / "base")
+    small_model.edit_json(run / "manifest.json", model=_model_at(base))
+    weights = base / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match=r"has changed since the training: model\.safetensors is not the file"):
+        verify_run(run)
+
+
+def _model_at(base: Path) -> dict:
+    return {"model_name": str(base), "revision": None, "base": identify(str(base)).as_dict()}
+
+
+def test_changed_and_missing_files_are_named_though_the_model_behaves(run: Path) -> None:
+    (run / MERGED / "README.md").write_text("a note of the user")
+    small_model.edit_json(run / MERGED / "generation_config.json", temperature=0.1)
+    (run / MERGED / "special_tokens_map.json").unlink(missing_ok=True)
+    (run / MERGED / "tokenizer_config.json").rename(run / MERGED / "tokenizer_config.bak")
+    detail = failed(verify_export(run, "merged_16bit"))["files"]
+    assert "generation_config.json was changed" in detail
+    assert "tokenizer_config.json is gone" in detail
+    assert "README" not in detail
+
+
+def test_an_export_that_breaks_the_checks_fails_and_the_next_is_verified(run: Path) -> None:
+    (run / MERGED / "generation_config.json").write_text("{")
+    merged, gguf = verify_run(run)
+    assert "can be examined" in failed(merged) or "loads" in failed(merged), failed(merged)
+    assert (run / "exports/gguf-f16/verification.json").is_file()
+    assert gguf.name == "gguf-f16"
 
 
 # --- faults planted in the GGUF file ---

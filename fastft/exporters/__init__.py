@@ -59,20 +59,24 @@ def check_export(base_config: dict[str, Any], tokenizer_folder: Path, export: Ex
 
 
 def _source_of_run(run: Run) -> Source:
+    from fastft.base_identity import BaseIdentity
     from fastft.exporters.workbench import Source
 
     model = run.manifest()["model"]
     is_adapter = run.adapter.is_dir()
     folder = run.adapter if is_adapter else run.model_dir
-    return Source(folder, is_adapter, model["model_name"], model.get("revision"), run.name)
+    trained_on = BaseIdentity(**model["base"])
+    return Source(folder, is_adapter, model["model_name"], model["revision"], run.name, trained_on)
 
 
 def _source_of_adapter(adapter: Path) -> Source:
+    from fastft.base_identity import BaseIdentity
     from fastft.exporters.lora import read_config
     from fastft.exporters.workbench import Source
 
     config = read_config(adapter)
-    return Source(adapter, True, config["base_model_name_or_path"], config.get("revision"), adapter.name)
+    base = config["base_model_name_or_path"]
+    return Source(adapter, True, base, config.get("revision"), adapter.name, BaseIdentity(base))
 
 
 def _job(source: Source, exports: Path, export: ExportSection, overwrite: bool) -> dict[str, Any]:

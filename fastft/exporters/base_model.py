@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fastft.base_identity import BaseIdentity, identify_folder
 from fastft.errors import ExportError, ModelError
 from fastft.exporters.weights import SafetensorsFolder, TensorSpec
 from fastft.model_files import resolve_model
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
 _QUANT_STATE = ".quant_state.bitsandbytes__"
@@ -38,12 +41,25 @@ class Weights(Protocol):
     def read(self, name: str) -> torch.Tensor: ...
 
 
-def resolve_base(model_name: str, revision: str | None = None) -> BaseModel:
+def base_of_run(manifest: Mapping[str, Any]) -> BaseModel:
+    """The 16-bit base of a finished run. Raises ModelError if it is gone, or not the one that was trained on."""
+    model = manifest["model"]
+    return resolve_base(model["model_name"], model["revision"], BaseIdentity(**model["base"]))
+
+
+def resolve_base(model_name: str, revision: str | None = None, trained_on: BaseIdentity | None = None) -> BaseModel:
     """The 16-bit weights of `model_name`. A bitsandbytes 4-bit repository is replaced by the one it was made from.
 
     Where that can't be had, its 4-bit weights are dequantised, and the note says so. Raises ModelError if there is
-    neither, ExportError if the model is quantised in another way.
+    neither, or if it is `trained_on` with other files; ExportError if the model is quantised in another way.
     """
+    base = _find_base(model_name, revision)
+    if trained_on is not None and trained_on.model_name == base.name:
+        trained_on.require_same(identify_folder(base.name, base.folder))
+    return base
+
+
+def _find_base(model_name: str, revision: str | None) -> BaseModel:
     folder = resolve_model(model_name, revision, weights=False)
     quantization = _quantization(folder)
     if quantization is None:

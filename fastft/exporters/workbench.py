@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastft.base_identity import BaseIdentity
 from fastft.errors import ExportError
 from fastft.exporters.base_model import BaseModel, open_weights, resolve_base
 from fastft.exporters.tensor_types import SCHEMES
@@ -44,11 +45,18 @@ class Source:
     model_name: str
     revision: str | None
     label: str  # goes into GGUF metadata as the model's name
+    trained_on: BaseIdentity
 
     def base(self) -> BaseModel:
+        """Raises ModelError if the base is gone, or isn't the one the adapter was trained on."""
         if not self.is_adapter:
             return BaseModel(self.folder, self.model_name, "fully fine-tuned weights")
-        return resolve_base(self.model_name, self.revision)
+        return resolve_base(self.model_name, self.revision, self.trained_on)
+
+    @classmethod
+    def from_job(cls, values: dict[str, Any]) -> Source:
+        """The source that `asdict` and JSON made `values` of."""
+        return cls(**{**values, "folder": Path(values["folder"]), "trained_on": BaseIdentity(**values["trained_on"])})
 
     def fingerprint(self) -> str:
         """Of the trained files' content: two exports of one fingerprint and dtype hold the same weights."""

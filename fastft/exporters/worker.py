@@ -67,7 +67,7 @@ class _Exports:
         self.overwrite: bool = job["overwrite"]
         self.run_dir = Path(job["run_dir"]) if job["run_dir"] else None
         self.report = report
-        self.source = Source(**{**job["source"], "folder": Path(job["source"]["folder"])})
+        self.source = Source.from_job(job["source"])
         self.staging = staging_folder(self.exports, os.getpid())
         self.bench = Workbench(self.source, job["dtype"], self.staging, report)
         self.made_from = {

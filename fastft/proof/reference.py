@@ -88,10 +88,9 @@ def _measure_trained(
     run: Run, probes: list[Probe], tokenizer: ChatTokenizer
 ) -> tuple[Measured, Merged | WeightReport | ModelError]:
     """The trained model, and while it is loaded what of the merged one needs it."""
-    from fastft.exporters.base_model import resolve_base
+    from fastft.exporters.base_model import base_of_run
 
-    settings = run.manifest()["model"]
-    base = resolve_base(settings["model_name"], settings.get("revision")).folder
+    base = base_of_run(run.manifest()).folder
     model = TextModel.load(base, run.adapter) if run.adapter.is_dir() else TextModel.load(run.model_dir)
     stops = sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None})
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fastft.base_identity import identify
 from fastft.errors import ExportError, ModelError
 from fastft.exporters import export_adapter, export_run
 from fastft.exporters.process import staging_folder
@@ -31,7 +32,8 @@ BOTH = ExportSection.model_validate(
 def make_run(folder: Path, tiny: Path) -> Path:
     save_adapter(tiny, folder / "adapter", tiny, r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"])
     (folder / "recipe.yaml").write_text("method: sft\n")
-    (folder / "manifest.json").write_text('{"model": {"model_name": "fastft/tiny", "revision": null}}')
+    model = {"model_name": "fastft/tiny", "revision": None, "base": identify("fastft/tiny").as_dict()}
+    (folder / "manifest.json").write_text(json.dumps({"model": model}))
     return folder
 
 

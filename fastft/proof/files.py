@@ -1,0 +1,26 @@
+"""The files of an export against the hashes that were taken when it was made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fastft.files import sha256_of
+from fastft.proof.result import Check
+
+
+def files_check(folder: Path) -> Check:
+    """Every file that export.json lists must be there, byte for byte; what was put beside them is nobody's harm."""
+    try:
+        listed: dict[str, str] = json.loads((folder / "export.json").read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Check("files", "not known", "as exported", False, f"{folder / 'export.json'} can't be read: {error}")
+    wrong = [fault for name, digest in listed.items() if (fault := _fault(folder / name, digest))]
+    detail = "; ".join(wrong)
+    return Check("files", f"{len(listed) - len(wrong)} of {len(listed)} as exported", "all", not wrong, detail)
+
+
+def _fault(path: Path, digest: str) -> str:
+    if not path.is_file():
+        return f"{path.name} is gone"
+    return "" if sha256_of(path) == digest else f"{path.name} was changed"
