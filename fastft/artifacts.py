@@ -60,9 +60,18 @@ def save_trained(run: Run, checked: CheckReport, trainer: Any, before: Evaluatio
     trainer.model.save_pretrained(str(partial))
     _name_base(partial, checked.recipe.model.model_name)
     save_tokenizer(checked.tokenizer, partial)
+    _tidy(partial)
+    (run.checkpoints / "README.md").unlink(missing_ok=True)
     partial.replace(target)
     write_json(run.directory / "evaluation.json", {"before": before.as_dict(), "after": after.as_dict()})
     run.write_manifest(_manifest(run, checked, trainer, target, before, after))
+
+
+def _tidy(folder: Path) -> None:
+    """Without PEFT's model card, which is an empty form; and weights as readable as other files, not only to us."""
+    (folder / "README.md").unlink(missing_ok=True)
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "tokenizer_config.json", weights)
 
 
 def _name_base(adapter: Path, model_name: str) -> None:

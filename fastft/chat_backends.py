@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastft.errors import FastftError, ModelError
+from fastft.model_files import TINY, resolve_model
 
 Messages = list[dict[str, Any]]
 
@@ -25,7 +26,7 @@ class Backend(Protocol):
 
 def open_backend(target: Path) -> Backend:
     """The model that lies at `target`. Raises ModelError if there is none, or it can't be loaded."""
-    target = target.expanduser()
+    target = resolve_model(TINY, weights=True) if str(target) == TINY else target.expanduser()
     if target.is_file():
         return _LlamaCpp(target)
     if (target / "recipe.yaml").is_file():

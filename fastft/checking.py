@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastft.device import Device, find_device, free_disk
 from fastft.errors import ExportError, Fault, RecipeError
 from fastft.model_files import resolve_model
+from fastft.model_fit import fit_to_model
 from fastft.plan import Plan, make_plan, read_shape
 from fastft.recipe.load import load_recipe
 from fastft.trainers.defaults import Default, choose_defaults
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
     from fastft.plan import Shape
     from fastft.recipe.schema import Recipe
+
+_MANY_PASSES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,11 @@ class CheckReport:
     device: Device
     warnings: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Short: the data alone would fill pages."""
+        rows = f"{len(self.data.train)} train, {len(self.data.evaluation)} held out"
+        return f"CheckReport({self.recipe.model.model_name}, {rows}, {self.plan.steps} steps)"
+
 
 def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> CheckReport:
     """Check the whole of a recipe: keys and values, data, labels, template, sizes, exports.
@@ -45,14 +53,19 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
 
     recipe = load_recipe(source, overrides)
     folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+    recipe = fit_to_model(recipe, folder)
     tokenizer = ChatTokenizer.load(folder, recipe.data.chat_template)
-    max_length = int(recipe.training.get("max_length") or recipe.model.max_seq_length)
+    max_length = int(recipe.training.get("max_length") or recipe.model.max_seq_length or 0)
     seed = int(recipe.training.get("seed", 3407))
     data = prepare_data(recipe.data, tokenizer, max_length=max_length, seed=seed)
     device = find_device()
     defaults, arguments, plan = _plan(recipe, read_shape(folder), data, max_length, device)
     _refuse_impossible_exports(recipe, folder)
-    warnings = (*data.audit.warnings, *_room_warnings(plan, device, Path(recipe.output_dir), recipe))
+    warnings = (
+        *data.audit.warnings,
+        *_schedule_warnings(arguments, plan),
+        *_room_warnings(plan, device, Path(recipe.output_dir), recipe),
+    )
     return CheckReport(recipe, tokenizer, data, defaults, arguments, plan, device, warnings)
 
 
@@ -101,6 +114,28 @@ def _refuse_impossible_exports(recipe: Recipe, folder: Path) -> None:
         faults = [Fault("export", error.message, "", error.hint)]
     if faults:
         raise RecipeError(f"{recipe.source or 'recipe'}: the exports asked for can't be made", faults=faults)
+
+
+def _schedule_warnings(arguments: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Numbers that are each possible and together most likely a slip."""
+    warnings = []
+    warmup = float(arguments.get("warmup_steps") or 0)
+    if (warmup if warmup >= 1 else warmup * plan.steps) >= plan.steps:
+        warnings.append(
+            f"training.warmup_steps is {warmup:g} and there are {plan.steps:,} steps: the learning rate "
+            f"{arguments['learning_rate']:g} will never be reached"
+        )
+    passes = plan.steps * _sequences_a_step(arguments) / max(1, plan.sequences)
+    if passes > _MANY_PASSES:
+        warnings.append(
+            f"{plan.steps:,} steps are {passes:,.0f} passes over {plan.sequences:,} sequences: the model will learn "
+            "them by heart; lower training.max_steps or training.num_train_epochs"
+        )
+    return warnings
+
+
+def _sequences_a_step(arguments: Mapping[str, Any]) -> int:
+    return int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
 
 
 def _room_warnings(plan: Plan, device: Device, output_dir: Path, recipe: Recipe) -> list[str]:

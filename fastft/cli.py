@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -87,7 +88,8 @@ def train(recipe: Path, overrides: tuple[str, ...], output_dir: Path | None, res
       fastft train runs/first --resume
     """
     if dry_run:
-        _print_check(recipe, overrides)
+        named = () if output_dir is None else (f"output_dir={json.dumps(str(output_dir))}",)
+        _print_check(recipe, (*overrides, *named))
         return
     from fastft.training import train as train_recipe
 
@@ -102,7 +104,7 @@ def train(recipe: Path, overrides: tuple[str, ...], output_dir: Path | None, res
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Show N examples, trained tokens coloured.",
+    help="Show N examples, what is trained on in colour and ⟦brackets⟧.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the audit and the plan as JSON.")
 def check(recipe: Path, overrides: tuple[str, ...], preview: int, as_json: bool) -> None:
@@ -118,8 +120,6 @@ def check(recipe: Path, overrides: tuple[str, ...], preview: int, as_json: bool)
 
 
 def _print_check(recipe: Path, overrides: tuple[str, ...], *, preview: int = 0, as_json: bool = False) -> None:
-    import json
-
     from rich.console import Console
 
     from fastft import report
@@ -127,15 +127,18 @@ def _print_check(recipe: Path, overrides: tuple[str, ...], *, preview: int = 0, 
 
     checked = check_recipe(recipe, overrides)
     if as_json:
-        click.echo(json.dumps({"data": checked.data.audit.as_dict(), "plan": checked.plan.as_dict()}, indent=2))
+        facts = {"arguments": dict(checked.arguments), "warnings": list(checked.warnings)}
+        facts |= {"data": checked.data.audit.as_dict(), "plan": checked.plan.as_dict()}
+        click.echo(json.dumps(facts, indent=2))
         return
     console = Console(highlight=False)
-    console.print(report.check_report(checked))
+    console.print(report.dry_run(checked))
     console.print(checked.data.audit.table())
     for example in checked.data.train[:preview]:
         from fastft.data.preview import preview as show
 
-        console.print(show(example, checked.tokenizer), "")
+        console.print(show(example, checked.tokenizer), soft_wrap=True)
+        console.print()
     console.print("[green]ok[/] nothing was written")
 
 
@@ -160,9 +163,8 @@ def export(
     from fastft.exporting import export as export_it
     from fastft.run import Run
 
-    chosen = formats or (("gguf",) if quantization else ())
     console = Console(highlight=False)
-    export_it(run, chosen, quantization, overwrite=overwrite, verify=False if no_verify else None, console=console)
+    export_it(run, formats, quantization, overwrite=overwrite, verify=False if no_verify else None, console=console)
     console.print(report.closing(Run.open(run)))
 
 

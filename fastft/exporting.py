@@ -44,8 +44,18 @@ def export(
             f"the recipe of {run.directory} asks for no exports",
             hint="Say which: fastft export RUN --format gguf --quantization q8_0",
         )
+    there = {} if overwrite else _made(run)
     with _status(console) as on_progress:
-        return export_run(run.directory, section, overwrite=overwrite, on_progress=on_progress)
+        folders = export_run(run.directory, section, overwrite=overwrite, on_progress=on_progress)
+    for folder in folders:
+        if console is not None and folder in there and there[folder] == _made(run)[folder]:
+            console.print(f"  kept {folder.name}: made from the same weights before; --overwrite makes it again")
+    return folders
+
+
+def _made(run: Run) -> dict[Path, int]:
+    """When each export of the run was made, by its folder."""
+    return {path.parent: path.stat().st_mtime_ns for path in run.exports.glob("*/export.json")}
 
 
 def _section(
@@ -54,8 +64,13 @@ def _section(
     """The recipe's export section with what the caller says laid over it."""
     recipe = yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")) or {}
     values: dict[str, Any] = dict(recipe.get("export") or {})
-    if formats:
-        values["formats"] = formats
+    if formats or quantization_method:
+        values["formats"] = formats or ["gguf"]
+    if quantization_method and "gguf" not in (formats or ["gguf"]):
+        raise RecipeError(
+            "quantization types were given, and gguf is not among the formats",
+            hint="Add --format gguf, or leave --quantization out.",
+        )
     if quantization_method:
         values["quantization_method"] = quantization_method
     if verify is not None:

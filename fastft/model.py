@@ -44,7 +44,7 @@ def identify_base(loaded: Any, model: ModelSection) -> BaseIdentity:
     return identify(name)
 
 
-def _add_lora(fast_language_model: Any, model: Any, lora: LoraSection, max_seq_length: int) -> Any:
+def _add_lora(fast_language_model: Any, model: Any, lora: LoraSection, max_seq_length: int | None) -> Any:
     options = lora.model_dump(exclude={"target_modules", "use_dora"}, exclude_none=True)
     options.setdefault("lora_alpha", lora.r)
     if lora.target_modules != "auto":  # left out, Unsloth takes every attention and MLP projection

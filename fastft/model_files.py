@@ -26,6 +26,8 @@ def resolve_model(model_name: str, revision: str | None = None, *, weights: bool
             f"model.model_name: there is no folder {model_name}",
             hint="Give a folder with config.json, or a Hub id such as unsloth/Llama-3.2-3B-Instruct.",
         )
+    if model_name.startswith("fastft/"):
+        raise ModelError(f"model.model_name: fastft has no model {model_name}", hint=f"Did you mean {TINY}?")
     return _download(model_name, revision, weights)
 
 

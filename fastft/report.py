@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fastft.run import Run
+
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
     from fastft.evaluation import Answer, Evaluation
-    from fastft.run import Run
 
 _LABEL_WIDTH = 9
 
 
 def opening(checked: CheckReport, run: Run, *, resumed: bool) -> RenderableType:
     """Two lines of what is about to happen, then what `check` says."""
-    what = f"going on with {run.directory}" if resumed else f"run directory {_short(run)}"
+    what = f"going on with {run.directory}" if resumed else f"run directory {_placed(checked, run)}"
     return Group(_facts([("fastft", what)]), check_report(checked))
+
+
+def dry_run(checked: CheckReport) -> RenderableType:
+    """What `check` says, and where a run would go."""
+    run = Run(Run.next_directory(Path(checked.recipe.output_dir)))
+    return Group(check_report(checked), _facts([("run", f"would go to {_placed(checked, run)}")]))
+
+
+def _placed(checked: CheckReport, run: Run) -> str:
+    """The run's directory, and why it isn't the recipe's if it isn't."""
+    wanted = Run(Path(checked.recipe.output_dir).expanduser().absolute())
+    taken = "" if wanted == run else f" ({_short(wanted)} exists and is left alone)"
+    return _short(run) + taken
 
 
 def check_report(checked: CheckReport) -> RenderableType:
@@ -105,8 +120,6 @@ def _verdict(run: Run, name: str) -> str:
 
 
 def _short(run: Run) -> str:
-    from pathlib import Path
-
     here = Path.cwd()
     return str(run.directory.relative_to(here) if run.directory.is_relative_to(here) else run.directory)
 

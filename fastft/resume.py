@@ -13,6 +13,8 @@ import yaml
 from fastft.base_identity import BaseIdentity
 from fastft.errors import DatasetError, RecipeError, TrainingError
 from fastft.files import write_json, write_text
+from fastft.model_files import resolve_model
+from fastft.model_fit import fit_to_model
 from fastft.recipe.load import load_recipe
 from fastft.run import Run
 
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
 _WHOLE = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
-def run_to_resume(
-    source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str], output_dir: Path | str | None
-) -> Run:
+def run_to_resume(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> Run:
     """The run to go on with: `source` itself if it is a run directory, else the newest unfinished one of the recipe.
 
     Raises RecipeError if the recipe isn't the run's any more, TrainingError if there is nothing to resume.
@@ -38,7 +38,9 @@ def run_to_resume(
             )
         return Run.open(source)
     recipe = load_recipe(source, overrides)
-    run = Run.unfinished(Path(output_dir or recipe.output_dir))
+    model = recipe.model
+    recipe = fit_to_model(recipe, resolve_model(model.model_name, model.revision, weights=False))
+    run = Run.unfinished(Path(recipe.output_dir))
     _refuse_another_recipe(run, recipe)
     return run
 
@@ -46,7 +48,8 @@ def run_to_resume(
 def _refuse_another_recipe(run: Run, recipe: Recipe) -> None:
     was = _flat(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
     now = _flat(yaml.safe_load(recipe.to_yaml()))
-    changed = [key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)]
+    keys = sorted((was.keys() | now.keys()) - {"output_dir"})  # the run was found there
+    changed = [key for key in keys if was.get(key) != now.get(key)]
     if changed:
         listed = "; ".join(f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in changed)
         raise RecipeError(

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from fastft.verification import Verification
 
 
+_DAMAGED = "Put the file back as training wrote it. The adapter can still be exported: fastft.exporters.export_adapter."
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One training run on disk.
@@ -83,7 +86,7 @@ class Run:
 
         An empty folder counts as free; nothing that exists is touched.
         """
-        for directory in _candidates(output_dir.absolute()):
+        for directory in _candidates(output_dir.expanduser().absolute()):
             if _take(directory):
                 run = cls(directory)
                 run.recipe_path.write_text(recipe_yaml, encoding="utf-8")
@@ -91,14 +94,19 @@ class Run:
         raise AssertionError("the candidates never end")
 
     @classmethod
+    def next_directory(cls, output_dir: Path) -> Path:
+        """The directory that `create` would make now."""
+        candidates = _candidates(output_dir.expanduser().absolute())
+        return next(directory for directory in candidates if _is_free(directory))
+
+    @classmethod
     def open(cls, path: Path | str) -> Run:
         """The run in the folder `path`. Raises ModelError if that is no run directory."""
         directory = Path(path).expanduser().absolute()
         if not (directory / "recipe.yaml").is_file():
-            raise ModelError(
-                f"{directory} is no run directory: it holds no recipe.yaml",
-                hint=_runs_nearby(directory),
-            )
+            why = "it holds no recipe.yaml" if directory.is_dir() else "there is no such folder"
+            why = "it is a file" if directory.is_file() else why
+            raise ModelError(f"{directory} is no run directory: {why}", hint=_runs_nearby(directory))
         return cls(directory)
 
     @classmethod
@@ -121,13 +129,20 @@ class Run:
                 yield cls(directory)
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest. Raises ModelError if training has not finished."""
+        """The manifest. Raises ModelError if training has not finished, or if the file is damaged."""
         if not self.finished:
             raise ModelError(
                 f"The run {self.directory} has not finished training: it has no manifest.json",
                 hint=f"Go on with it: fastft train {self.directory} --resume",
             )
-        return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        try:
+            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            missing = [key for key in ("model_name", "revision", "base") if key not in manifest["model"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{self.manifest_path} can't be read: {error!r}", hint=_DAMAGED) from error
+        if missing:
+            raise ModelError(f"{self.manifest_path} lacks model.{missing[0]}", hint=_DAMAGED)
+        return manifest
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.manifest_path, manifest)
@@ -172,13 +187,17 @@ def _take(directory: Path) -> bool:
     try:
         directory.mkdir(parents=True)
     except FileExistsError:
-        return directory.is_dir() and not any(directory.iterdir())
+        return _is_free(directory)
     except OSError as error:
         raise TrainingError(
             f"The run directory {directory} can't be made: {error.strerror}",
             hint="Choose another place with --output-dir.",
         ) from error
     return True
+
+
+def _is_free(directory: Path) -> bool:
+    return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
 
 
 def _runs_nearby(directory: Path) -> str:

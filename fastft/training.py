@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +36,15 @@ def train(
     when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
     """
     console = console or Console(highlight=False)
-    resumed = run_to_resume(source, overrides, output_dir) if resume else None
+    if output_dir is not None:
+        overrides = [*overrides, f"output_dir={json.dumps(str(output_dir))}"]
+    resumed = run_to_resume(source, overrides) if resume else None
     checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
-    directory = Path(output_dir or checked.recipe.output_dir)
-    run = resumed or Run.create(directory, checked.recipe.to_yaml())
+    run = resumed or Run.create(Path(checked.recipe.output_dir), checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
-    if not run.finished:
+    if run.finished:
+        console.print("Training is finished; what is left are the exports.")
+    else:
         with library_output_to(run.log_path, console) as user:
             _train(run, checked, user, resumed=resumed is not None)
     if checked.recipe.export.formats:

@@ -53,8 +53,9 @@ def test_the_manifest_of_an_unfinished_run_is_an_error_that_says_how_to_go_on(tm
     with pytest.raises(ModelError, match="has not finished training") as caught:
         run.manifest()
     assert "--resume" in caught.value.hint
-    run.write_manifest({"a": "é"})
-    assert run.manifest() == {"a": "é"}
+    manifest = {"model": {"model_name": "é", "revision": None, "base": {}}}
+    run.write_manifest(manifest)
+    assert run.manifest() == manifest
     assert [path.name for path in run.directory.iterdir() if path.name.startswith(".")] == []
 
 
@@ -63,3 +64,19 @@ def test_metrics_are_read_back(tmp_path: Path) -> None:
     assert run.metrics() == []
     run.metrics_path.write_text(json.dumps({"step": 1}) + "\n" + json.dumps({"step": 2}) + "\n")
     assert [point["step"] for point in run.metrics()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [("{", "can't be read"), ('{"model": 3}', "can't be read"), ('{"model": {}}', "lacks model")]
+)
+def test_a_damaged_manifest_is_told(tmp_path: Path, text: str, fault: str) -> None:
+    run = Run.create(tmp_path / "run", "")
+    run.manifest_path.write_text(text)
+    with pytest.raises(ModelError, match=fault):
+        run.manifest()
+
+
+def test_the_next_directory_is_the_one_that_create_makes(tmp_path: Path) -> None:
+    for name in ("run", "run-2", "run-3"):
+        assert Run.next_directory(tmp_path / "run") == tmp_path / name
+        assert Run.create(tmp_path / "run", "").directory == tmp_path / name

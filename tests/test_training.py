@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import fastft
-from fastft.errors import DatasetError, RecipeError, TrainingError
+from fastft.errors import DatasetError, ModelError, RecipeError, TrainingError
 from fastft.files import sha256_of
 from fastft.model_files import resolve_model
 
@@ -145,6 +145,29 @@ def test_interrupted_and_resumed_ends_at_the_same_bytes(
     assert resumed.manifest()["files"][weights] == run.manifest()["files"][weights]
     assert [p["step"] for p in resumed.metrics() if "loss" in p] == [1, 2, 3, 4, 5, 6]
     assert [p["loss"] for p in resumed.metrics() if "loss" in p] == [p["loss"] for p in run.metrics() if "loss" in p]
+
+
+def test_a_resumed_run_is_found_by_a_recipe_that_leaves_the_length_to_the_model(data: Path, tmp_path: Path) -> None:
+    from fastft.resume import run_to_resume
+    from fastft.run import Run
+
+    recipe = _recipe(data) | {"model": {"model_name": "fastft/tiny"}, "output_dir": str(tmp_path / "run")}
+    run = Run.create(tmp_path / "run", fastft.check(recipe).recipe.to_yaml())
+    assert run_to_resume(recipe, ()) == run
+
+
+def test_a_resumed_run_keeps_the_arguments_and_the_base_it_began_with(tmp_path: Path) -> None:
+    from fastft.base_identity import BaseIdentity
+    from fastft.resume import keep_start
+    from fastft.run import Run
+
+    run = Run.create(tmp_path / "run", "")
+    base = BaseIdentity("a/b", None, {"model.safetensors": "1"})
+    assert keep_start(run, {"optim": "first"}, base, resumed=False) == {"optim": "first"}
+    assert keep_start(run, {"optim": "chosen by a later version"}, base, resumed=True) == {"optim": "first"}
+    keep_start(run, {}, BaseIdentity("a/b-bnb-4bit", None, {"model.safetensors": "2"}), resumed=True)  # not compared
+    with pytest.raises(ModelError, match=r"a/b has changed since the training: model\.safetensors is not the file"):
+        keep_start(run, {}, BaseIdentity("a/b", None, {"model.safetensors": "2"}), resumed=True)
 
 
 def test_resuming_refuses_another_recipe_and_other_data(data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fastft.data.audit import Audit, make_audit
 from fastft.data.conversation import Conversation, Example
 from fastft.data.faults import RowFaultError, RowRefusedError
 from fastft.data.formats import choose_format, load_format
-from fastft.data.render import Dropped, Rendered, Renderer
+from fastft.data.render import TOO_LONG, Dropped, Rendered, Renderer
 from fastft.data.sources import Row, load_rows, looks_local, raise_faults, rename_columns
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import DatasetError, Fault
@@ -172,12 +172,18 @@ def _require(rendered: Sequence[Rendered], converted: _Converted, purpose: str) 
     drops = [*converted.refused, *(drop for r in rendered for drop in r.dropped)]
     first = {drop.reason: drop for drop in reversed(drops)}
     counts = {reason: sum(drop.reason == reason for drop in drops) for reason in first}
-    faults = [
-        Fault(drop.place, f"{reason} ({counts[reason]:,} rows)" + (f": {drop.detail}" if drop.detail else ""), "")
-        for reason, drop in first.items()
-    ]
+    faults = [Fault(drop.place, _why(drop, counts[reason]), "") for reason, drop in first.items()]
+    too_long = set(first) == {TOO_LONG}
     raise DatasetError(
-        f"{converted.source}: nothing is left {purpose}: all {converted.rows:,} rows were left out",
-        hint="See data.train_on, data.truncation, data.chat_template and training.max_length.",
+        f"{converted.source}: nothing is left {purpose}: "
+        + ("the only row was left out" if len(drops) == 1 else f"all {len(drops):,} rows were left out"),
+        hint="Raise model.max_seq_length (and training.max_length if it is set), or set data.truncation: keep_end."
+        if too_long
+        else "See data.train_on, data.truncation, data.chat_template and model.max_seq_length.",
         faults=faults,
     )
+
+
+def _why(drop: Dropped, rows: int) -> str:
+    reason = f"{drop.reason} ({rows:,} {'row' if rows == 1 else 'rows'})"
+    return f"{reason}: {drop.detail}" if drop.detail else reason

@@ -203,14 +203,14 @@ def _delimited(path: Path, delimiter: str, called: str) -> list[Row]:
 def _header(path: Path, header: list[str], called: str) -> list[str]:
     names = [name.strip() for name in header]
     if len(names) == 1 and any(other in names[0] for other in ";\t|,"):
-        problem = f"one column named {names[0][:60]!r}; cells are not divided by a {called}"
+        problem = f"one column named {names[0][:60]!r}; cells must be divided by a {called}"
     elif "" in names:
         problem = f"column {names.index('') + 1} has no name"
     elif twice := [name for name in names if names.count(name) > 1]:
         problem = f"the column {twice[0]!r} stands there twice"
     else:
         return names
-    raise DatasetError(f"{path.name}:1: {problem}", hint="The first line names the columns.")
+    raise DatasetError(f"{path.name}:1: {problem}", hint=f"The first line names the columns, divided by a {called}.")
 
 
 def _records(path: Path, header: list[str], records: list[tuple[int, list[str]]]) -> list[Row]:

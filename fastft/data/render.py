@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TrainOn = Literal["assistant", "last", "all"]
 Truncation = Literal["keep_start", "keep_end", "drop"]
 
+TOO_LONG = "nothing to learn within max_length"
 _CHUNK = 512  # conversations tokenised at once: enough to keep all cores busy, small enough to keep memory flat
 
 
@@ -202,7 +203,7 @@ class Renderer:
                 kept.append(shorter)
             else:
                 detail = f"{length} tokens, the first to learn is token {_first_supervised(example) + 1}"
-                lost.append(Dropped(example.place, "nothing to learn within max_length", detail))
+                lost.append(Dropped(example.place, TOO_LONG, detail))
         return Rendered(conversation, tuple(kept), tuple(lost), split, self._unanswered(conversation))
 
     def _unanswered(self, conversation: Conversation) -> int:

@@ -20,7 +20,15 @@ READERS = {
     ".parquet": "fastft.data.readers:read_parquet",
 }
 _PACKED = {".gz", ".zst", ".zip", ".bz2", ".xz", ".tar", ".tgz", ".7z"}
+_CONVERT = {
+    ".txt": 'Put each text into a line of a .jsonl file: {"text": "…"}.',
+    ".md": 'Put each text into a line of a .jsonl file: {"text": "…"}.',
+    ".xlsx": "Save the sheet as CSV.",
+    ".xls": "Save the sheet as CSV.",
+    ".ods": "Save the sheet as CSV.",
+}
 SHOWN_FAULTS = 10
+SHOWN_PLACES = 5
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -60,7 +68,8 @@ def _read_local(path: Path, hub_only: Mapping[str, str | None]) -> list[Row]:
         raise DatasetError(f"{path}: {suffix} files can't be read", hint="Unpack it and give the file inside.")
     if suffix not in READERS:
         found = f"the suffix {suffix!r}" if suffix else "no suffix"
-        raise DatasetError(f"{path}: {found} names no known kind of data file", hint=f"Known are {_suffixes()}.")
+        hint = f"{_CONVERT.get(suffix, '')} Known are {_suffixes()}.".lstrip()
+        raise DatasetError(f"{path}: {found} names no known kind of data file", hint=hint)
     module, function = READERS[suffix].split(":")
     rows = getattr(import_module(module), function)(path)
     return _not_empty(rows, str(path))
@@ -112,10 +121,20 @@ def rename_columns(rows: list[Row], columns: Mapping[str, str], source: str) -> 
 
 
 def raise_faults(name: str, faults: Sequence[Fault], unit: str, hint: str) -> None:
-    """One DatasetError for all faults, the first ones spelled out."""
-    more = f", the first {SHOWN_FAULTS} are" if len(faults) > SHOWN_FAULTS else ""
-    count = f"{len(faults)} broken {unit}{more}" if len(faults) > 1 else f"a broken {unit[:-1]}"
-    raise DatasetError(f"{name}: {count}", hint=hint, faults=faults[:SHOWN_FAULTS])
+    """One DatasetError for all faults: each kind once, with the places of the first rows that have it."""
+    kinds: dict[tuple[str, str, str], list[str]] = {}
+    for fault in faults:
+        kinds.setdefault((fault.found, fault.expected, fault.hint), []).append(fault.where)
+    shown = [Fault(_places(where), *kind) for kind, where in list(kinds.items())[:SHOWN_FAULTS]]
+    more = f", {len(kinds)} kinds of fault, the first {SHOWN_FAULTS} are" if len(kinds) > SHOWN_FAULTS else ""
+    count = f"{len(faults):,} broken {unit}{more}" if len(faults) > 1 else f"a broken {unit[:-1]}"
+    raise DatasetError(f"{name}: {count}", hint=hint, faults=shown)
+
+
+def _places(where: Sequence[str]) -> str:
+    """The first places, and how many more there are: "a.jsonl:3, a.jsonl:7 and 12 more"."""
+    more = len(where) - SHOWN_PLACES
+    return ", ".join(where[:SHOWN_PLACES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _not_empty(rows: list[Row], source: str) -> list[Row]:

@@ -156,6 +156,8 @@ class ChatTokenizer:
                 **self._variables(now),
                 **variables,
             )
+        except jinja2.TemplateSyntaxError as error:
+            raise ModelError(f"the chat template is no valid Jinja: line {error.lineno}: {error.message}") from error
         # A template is foreign code run on foreign data: these are what it raises on content it wasn't made for.
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise ModelError(f"the chat template refuses the messages: {error}") from error
@@ -204,7 +206,7 @@ class ChatTokenizer:
         try:
             rendered = self._rendered_probe()
         except ModelError as error:
-            raise ModelError(f"{name} fails on a question and an answer: {error.message}") from error
+            raise ModelError(f"{name} can't write a question and an answer: {error.message}") from error
         if rendered.count(_PROBE) != 1:
             raise ModelError(f"{name} does not write an assistant's turn once, as it is")
         ids = self.encode(rendered)

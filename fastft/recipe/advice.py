@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -67,6 +68,8 @@ def _anywhere(section: str, key: str, valid: tuple[str, ...]) -> str:
 def as_section(section: str, value: Any) -> str:
     """How a section is written that was given a single value."""
     first = {"model": "model_name", "data": "path", "lora": "r", "export": "formats", "evaluation": "prompts"}
+    if isinstance(value, str) and (pair := re.match(r"(\w+):(\S.*)", value)) and pair[1] in sections()[section]:
+        return f"YAML wants a space after the colon: {pair[1]}: {pair[2]}"
     if section == "lora" and isinstance(value, bool):
         return "Write lora: {r: 16}, or lora: null with model.full_finetuning: true"
     return f"Write {section}: {{{first[section]}: {value}}}" if section in first else ""

@@ -92,10 +92,9 @@ def _precision(given: Given) -> Iterator[Clash]:
 
 def _lengths(given: Given) -> Iterator[Clash]:
     longest, length = given.recipe.model.max_seq_length, given.training("max_length")
-    if length is not None and length > longest:
+    if length is not None and longest is not None and length > longest:
         found = f"found {length} with model.max_seq_length: {longest}"
-        hint = f"Raise model.max_seq_length to {length}" if not given.written("model.max_seq_length") else ""
-        yield Clash(("training.max_length", "model.max_seq_length"), found, f"at most {longest}", hint)
+        yield Clash(("training.max_length", "model.max_seq_length"), found, f"at most {longest}")
 
 
 def _duration(given: Given) -> Iterator[Clash]:

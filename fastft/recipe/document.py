@@ -132,6 +132,11 @@ def plain(value: Any) -> Any:
 
 
 def _read_text(path: Path) -> str:
+    if (path / "manifest.json").is_file() or (path / "start.json").is_file():
+        raise RecipeError(
+            f"{path} is a run directory, not a recipe",
+            hint=f"Go on with the run: fastft train {path} --resume. Train its recipe anew: {path / 'recipe.yaml'}",
+        )
     if path.is_dir():
         raise RecipeError(f"{path} is a folder; expected a recipe file", hint=_recipes_in(path))
     try:

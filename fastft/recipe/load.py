@@ -35,7 +35,8 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
     add_contradictions(recipe, document, at_fault)
     if document.faults:
         raise _error(document)
-    return recipe.read_from(source.source if isinstance(source, Recipe) else document.path)
+    path = source.source if isinstance(source, Recipe) else document.path
+    return recipe.read_from(path, lambda key: document.where(tuple(key.split("."))))
 
 
 def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
 )
 
+from fastft.errors import Fault
 from fastft.recipe import checks, yaml_text
 from fastft.recipe.training_arguments import check_training
 
@@ -47,7 +48,12 @@ class ModelSection(Section):
         description="The model to start from.",
         json_schema_extra={"expected": "a Hub id (owner/name), a local folder, or fastft/tiny"},
     )
-    max_seq_length: int = Field(default=2048, ge=8, description="Longest sequence in tokens the model is set up for.")
+    max_seq_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="Longest sequence in tokens the model is set up for; null = training.max_length, else 2048, or "
+        "what the model can do if that is less.",
+    )
     load_in_8bit: bool = Field(default=False, description="Load the frozen base in 8 bits.")
     load_in_16bit: bool = Field(default=False, description="Load the frozen base in 16 bits (plain LoRA).")
     full_finetuning: bool = Field(default=False, description="Train every weight; then there is no lora section.")
@@ -177,17 +183,22 @@ class Recipe(Section):
     )
     output_dir: NonEmpty = Field(default="runs/recipe", description="The run directory.")
     _source: Path | None = PrivateAttr(None)
+    _where: Callable[[str], str] = PrivateAttr(str)
 
     @property
     def source(self) -> Path | None:
         """The file the recipe was read from; no part of its content."""
         return self._source
 
-    def read_from(self, source: Path | None) -> Self:
-        """A copy that says which file it was read from."""
+    def read_from(self, source: Path | None, where: Callable[[str], str]) -> Self:
+        """A copy that says which file it was read from, and by `where` at which line a dotted key stands."""
         copied = self.model_copy()
-        copied._source = source
+        copied._source, copied._where = source, where
         return copied
+
+    def fault(self, key: str, found: str, expected: str, hint: str = "") -> Fault:
+        """What is wrong with the value of a dotted key, and where that was written."""
+        return Fault(self._where(key), found, expected, hint)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values of every key that has an effect in this recipe, defaults included, in the schema's order."""

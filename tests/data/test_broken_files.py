@@ -65,7 +65,9 @@ BROKEN = {
         "a.jsonl", _jsonl(GOOD, LINE[:-4], GOOD), ("a broken line", "a.jsonl:2: not valid JSON at column")
     ),
     "jsonl with many broken lines": Broken(
-        "a.jsonl", _jsonl(*[GOOD, "{oops"] * 15), ("15 broken lines, the first 10 are", "a.jsonl:2:", "a.jsonl:20:")
+        "a.jsonl",
+        _jsonl(*[GOOD, "{oops"] * 15),
+        ("15 broken lines", "a.jsonl:4, a.jsonl:6", "10 more: not valid"),
     ),
     "jsonl cut short": Broken("a.jsonl", _jsonl(GOOD, GOOD)[:-20], ("a.jsonl:2: not valid JSON at column",)),
     "jsonl with an array line": Broken("a.jsonl", _jsonl(GOOD, [GOOD]), ("a.jsonl:2: a list; expected an object",)),
@@ -86,7 +88,7 @@ BROKEN = {
     "ragged after a cell of two lines": Broken("a.csv", 'instruction,output\n"a\nb",c\nd\n', ("a.csv:4: 1 cells",)),
     "csv with an open quote": Broken("a.csv", 'instruction,output\n"a,b\n', ("a.csv:2: not valid CSV",)),
     "csv without header": Broken("a.csv", "What is up?,Not much\nand you?,fine\n", ("has the columns", "What is up?")),
-    "csv with semicolons": Broken("a.csv", "instruction;output\na;b\n", ("not divided by a comma",)),
+    "csv with semicolons": Broken("a.csv", "instruction;output\na;b\n", ("cells must be divided by a comma",)),
     "csv with a nameless column": Broken("a.csv", "instruction,\na,b\n", ("a.csv:1: column 2 has no name",)),
     "csv with a column twice": Broken("a.csv", "text,text\na,b\n", ("a.csv:1: the column 'text' stands there twice",)),
     "unknown columns": Broken(
@@ -140,7 +142,7 @@ BROKEN = {
     "nothing to learn": Broken(
         "a.jsonl",
         _jsonl(_chat({"role": "user", "content": "x"}), {"messages": [{"role": "assistant", "content": " "}]}),
-        ("nothing is left to train on", "a.jsonl:1: the row has no assistant turn (1 rows)", "a.jsonl:2: an assistant"),
+        ("nothing is left to train on", "a.jsonl:1: the row has no assistant turn (1 row)", "a.jsonl:2: an assistant"),
     ),
 }
 

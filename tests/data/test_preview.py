@@ -10,17 +10,17 @@ from fastft.data.render import Renderer
 from fastft.data.tokenizer import ChatTokenizer
 
 
-def test_learned_text_is_coloured_and_nothing_is_hidden(
+def test_learned_text_is_coloured_and_bracketed_and_nothing_is_hidden(
     tokenizer: ChatTokenizer, chat: Callable[..., Conversation]
 ) -> None:
     conversation = chat("user: Why [red]?", "assistant: Because 👋🏽[/]", "user: So", "assistant: Yes")
     (example,) = Renderer(tokenizer, max_length=99).render(conversation).examples
     text = preview(example, tokenizer)
     body = text.plain.partition("\n")[2]
-    assert body == tokenizer.decode(example.input_ids)
+    assert body.replace("⟦", "").replace("⟧", "") == tokenizer.decode(example.input_ids)
     coloured = "".join(text.plain[s.start : s.end] for s in text.spans if "green" in str(s.style))
     end = tokenizer.end_of_turn
-    assert coloured == f"Because 👋🏽[/]{end}Yes{end}"
+    assert coloured == f"⟦Because 👋🏽[/]{end}⟧⟦Yes{end}⟧"
     assert f"{example.supervised} of {len(example.input_ids)} tokens are learned" in text.plain
 
 

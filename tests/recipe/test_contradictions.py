@@ -17,12 +17,6 @@ EVAL = "  eval_split: 0.1\n"
 CLASHES = [
     ("training:\n  fp16: true\n  bf16: true\n", "8 training.fp16", "fp16 and bf16 true", "at most one"),
     (
-        "training:\n  max_length: 4096\n",
-        "8 training.max_length",
-        "4096 with model.max_seq_length: 2048",
-        "at most 2048",
-    ),
-    (
         "training:\n  max_steps: 5\n  num_train_epochs: 1\n",
         "8 training.max_steps",
         "num_train_epochs: 1",
@@ -129,6 +123,12 @@ def test_a_contradiction_is_one_fault(faults_of: FaultsOf, added: str, where: st
 
 
 MODEL = "model:\n  model_name: a/b\n  {}\n  {}\nlora: {{}}\ndata: {{path: a/b}}\n"
+
+
+def test_a_length_is_not_above_the_models(faults_of: FaultsOf) -> None:
+    (fault,) = faults_of("", ["model.max_seq_length=2048", "training.max_length=4096"])
+    said = "found 4096 with model.max_seq_length: 2048; expected at most 2048"
+    assert str(fault).startswith(f"override training.max_length=4096: {said}")
 
 
 @pytest.mark.parametrize(

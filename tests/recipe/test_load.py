@@ -248,7 +248,7 @@ def test_the_message_names_the_file_and_counts(write: Write) -> None:
 def test_a_recipe_with_defaults_alone(write: Write) -> None:
     recipe = load_recipe(write(VALID))
     assert recipe.model.load_in_4bit
-    assert recipe.model.max_seq_length == 2048
+    assert recipe.model.max_seq_length is None
     assert recipe.lora is not None
     assert recipe.lora.r == 8
     assert recipe.lora.lora_alpha is None
