@@ -24,7 +24,7 @@ def behaviour_checks(
     """Distributions, greedy answers, stopping and exact held-out answers of `found` against `reference`."""
     yield from _distribution_checks(comparison, tokenizer, limits)
     yield _greedy_check(probes, tokenizer, reference, found, limits)
-    yield _stop_check(probes, reference, found, limits)
+    yield _stop_check(probes, tokenizer, reference, found, limits)
     yield _exact_check(probes, tokenizer, reference, found, limits)
 
 
@@ -89,7 +89,7 @@ def _greedy_check(
     equal, detail = 0, ""
     for number, probe in enumerate(probes):
         at = _parting(reference.answers[number], found.answers[number])
-        if at is None or _is_tie(reference, found, number, len(probe.prompt_ids), at, limits, tokenizer):
+        if at is None or _is_tie(reference, found, number, probe, limits, tokenizer):
             equal += 1
         elif not detail:
             mine, theirs = (_shown(m.answers[number], tokenizer) for m in (reference, found))
@@ -110,22 +110,35 @@ def _parting(reference: Generation, found: Generation) -> int | None:
 
 
 def _is_tie(
-    reference: Measured, found: Measured, number: int, prompt: int, at: int, limits: Limits, tokenizer: ChatTokenizer
+    reference: Measured, found: Measured, number: int, probe: Probe, limits: Limits, tokenizer: ChatTokenizer
 ) -> bool:
-    """Whether the reference holds the two tokens at the parting for nearly equally likely."""
+    """Whether the answers part, and the reference holds the two tokens there for nearly equally likely."""
+    at = _parting(reference.answers[number], found.answers[number])
+    if at is None:
+        return False
     mine, theirs = (
         answer.ids[at] if at < len(answer.ids) else tokenizer.end_of_turn_id
         for answer in (reference.answers[number], found.answers[number])
     )
-    path, position = reference.scores[number], prompt + at - 1
+    path, position = reference.scores[number], len(probe.prompt_ids) + at - 1
     if position >= len(path.sequence.ids) or mine == theirs:
         return False
     return path.logprob(position, mine) - path.logprob(position, theirs) <= limits.tie
 
 
-def _stop_check(probes: Sequence[Probe], reference: Measured, found: Measured, limits: Limits) -> Check:
-    pairs = list(zip(probes, reference.answers, found.answers, strict=True))
-    due = [(probe, answer) for probe, mine, answer in pairs if mine.stop_reason == "stop"]
+def _stop_check(
+    probes: Sequence[Probe], tokenizer: ChatTokenizer, reference: Measured, found: Measured, limits: Limits
+) -> Check:
+    """Where the reference stopped, but for answers that parted from it at a tie: those may well go on longer."""
+    due = [
+        (probe, found.answers[number])
+        for number, probe in enumerate(probes)
+        if reference.answers[number].stop_reason == "stop"
+        and (
+            found.answers[number].stop_reason == "stop"
+            or not _is_tie(reference, found, number, probe, limits, tokenizer)
+        )
+    ]
     late = [probe.place for probe, answer in due if answer.stop_reason != "stop"]
     passed = len(late) <= misses_allowed(limits.stops, len(due))
     detail = "" if not late else f"first at {late[0]}: no stop token before the limit, where the reference stopped"

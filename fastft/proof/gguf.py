@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ModelError
 from fastft.inference import Generation
 from fastft.llamacpp import ChatReply, GGUFModel
 from fastft.proof.checks import behaviour_checks, facts_check, ids_check, text_check
-from fastft.proof.limits import Limits, limits_for, misses_allowed
+from fastft.proof.limits import limits_for
 from fastft.proof.measure import Measured, answer_limit, measure_against
 from fastft.proof.probes import MAX_TOKENS, Probe, prompt_ids_now
 from fastft.proof.reference import Reference
@@ -36,9 +37,7 @@ def gguf_checks(reference: Reference, path: Path, kind: str) -> Iterator[Check]:
         with GGUFModel(path, n_ctx=context) as model:
             yield Check("loads", "yes", "yes", True)
             yield from _metadata_checks(reference, model, kind)
-            limits = limits_for(kind, reference_dtype=reference.merged.measured.dtype)
-            yield from _prompt_checks(reference, model, limits)
-            yield from _model_checks(reference.merged.measured, reference, model, kind, limits)
+            yield from _run_checks(reference, reference.merged.measured, model, kind)
     except ModelError as error:
         yield Check("loads", "no", "yes", False, error.message)
 
@@ -60,23 +59,45 @@ def _metadata_checks(reference: Reference, model: GGUFModel, kind: str) -> Itera
     yield facts_check("special tokens", facts)
 
 
-def _prompt_checks(reference: Reference, model: GGUFModel, limits: Limits) -> Iterator[Check]:
+def _run_checks(reference: Reference, merged: Measured, model: GGUFModel, kind: str) -> Iterator[Check]:
+    """What only running the model can tell: ids and prompts, distributions, answers, and stopping in a chat."""
+    limits = limits_for(kind, reference_dtype=merged.dtype)
+    yield _ids_check(reference, model)
+    replies: list[tuple[int, Probe, ChatReply]] = []
+    try:
+        replies = list(_chats(reference, model))
+        yield text_check("prompt text", [_fed(probe, reply, reference, model) for _, probe, reply in replies])
+    except ModelError as error:
+        yield Check("prompt text", "refused", "all equal", False, error.message)
+    same = model.n_vocab == merged.vocabulary
+    yield Check("vocabulary", f"{model.n_vocab} tokens", f"{merged.vocabulary}", same)
+    if same:
+        comparison = Comparison(tie=limits.tie)
+        found = measure_against(merged, _LlamaCpp(model), reference.probes, comparison, dtype=kind)
+        yield from behaviour_checks(reference.probes, reference.tokenizer, merged, found, comparison, limits)
+        yield _chat_stop_check(replies, found, reference.tokenizer)
+
+
+def _ids_check(reference: Reference, model: GGUFModel) -> Check:
     trained = reference.tokenizer
     rendered = [trained.render(p.messages, tools=p.tools, add_generation_prompt=True) for p in reference.probes]
     triples = [(p.place, p.prompt_ids, model.tokenize(t)) for p, t in zip(reference.probes, rendered, strict=True)]
-    yield ids_check("token ids", triples, trained)
-    try:
-        replies = list(_chats(reference, model))
-    except ModelError as error:
-        yield Check("prompt text", "refused", "all equal", False, error.message)
-        return
-    yield text_check("prompt text", [_fed(probe, reply, reference, model) for _, probe, reply in replies])
-    due = [(p, reply) for number, p, reply in replies if reference.trained.answers[number].stop_reason == "stop"]
-    late = [probe.place for probe, reply in due if reply.stop_reason != "stop"]
-    passed = len(late) <= misses_allowed(limits.stops, len(due))
-    value = f"{len(due) - len(late)} of {len(due)} chat answers stop"
+    return ids_check("token ids", triples, trained)
+
+
+def _chat_stop_check(
+    replies: Sequence[tuple[int, Probe, ChatReply]], found: Measured, tokenizer: ChatTokenizer
+) -> Check:
+    """The chat endpoint takes its stop tokens from the file: it must stop where the same answer stopped without it."""
+    due = []
+    for number, probe, reply in replies:
+        answer = found.answers[number]
+        text = tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+        if answer.stop_reason == "stop" and reply.text.strip().startswith(text):
+            due.append((probe.place, reply.stop_reason == "stop"))
+    late = [place for place, stopped in due if not stopped]
     detail = f"first at {late[0]}: no stop token before the limit" if late else ""
-    yield Check("stops in chat", value, f"{limits.stops:.0%}", passed, detail)
+    return Check("stops in chat", f"{len(due) - len(late)} of {len(due)} chat answers stop", "all", not late, detail)
 
 
 def _chats(reference: Reference, model: GGUFModel) -> Iterator[tuple[int, Probe, ChatReply]]:
@@ -94,18 +115,6 @@ def _fed(probe: Probe, reply: ChatReply, reference: Reference, model: GGUFModel)
     count = reply.prompt_tokens
     more = "" if count == len(expected) else f" [{count} tokens, trained {len(expected)}]"
     return probe.place, model.detokenize(expected, special=True), reply.prompt + more
-
-
-def _model_checks(
-    merged: Measured, reference: Reference, model: GGUFModel, kind: str, limits: Limits
-) -> Iterator[Check]:
-    same = model.n_vocab == merged.vocabulary
-    yield Check("vocabulary", f"{model.n_vocab} tokens", f"{merged.vocabulary}", same)
-    if not same:
-        return
-    comparison = Comparison(tie=limits.tie)
-    found = measure_against(merged, _LlamaCpp(model), reference.probes, comparison, dtype=kind)
-    yield from behaviour_checks(reference.probes, reference.tokenizer, merged, found, comparison, limits)
 
 
 @dataclass(frozen=True, slots=True)

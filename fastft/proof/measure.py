@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from fastft.data.tokenizer import ChatTokenizer
@@ -35,8 +35,8 @@ class Engine(Protocol):
 class Measured:
     """One engine's greedy answers to the probes, and its distributions along fixed sequences.
 
-    `scores[i]` follows prompt and greedy answer of probe i, as the first reference of the chain gave it; after these
-    come the held-out answers that differ from it. So every engine is asked the same.
+    `scores[i]` follows prompt and greedy answer of probe i, as the reference gave it; after these come the held-out
+    answers that differ from it. So every engine that is compared with the reference is asked the same.
     """
 
     answers: list[Generation]
@@ -68,6 +68,19 @@ def measure_against(
     found = engine.logprobs([theirs.sequence.ids for theirs in reference.scores])
     kept = list(_compared(reference.scores, found, into))
     return Measured(answers, kept, engine.vocabulary, dtype)
+
+
+def as_reference(measured: Measured, engine: Engine, probes: Sequence[Probe], tokenizer: ChatTokenizer) -> Measured:
+    """What `measure_against` found, made fit to be compared with: its scores follow its own answers.
+
+    Ties can only be judged along the path on which the answers part.
+    """
+    kept = list(measured.scores)
+    own = _sequences(probes, measured.answers, tokenizer)[: len(probes)]
+    other = [number for number, path in enumerate(own) if path.ids != kept[number].sequence.ids]
+    for number, values in zip(other, engine.logprobs([own[number].ids for number in other]), strict=True):
+        kept[number] = keep_likeliest(own[number], values)
+    return replace(measured, scores=kept)
 
 
 def exact_share(probes: Sequence[Probe], answers: Sequence[Generation], tokenizer: ChatTokenizer) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ModelError
 from fastft.inference import Generation, TextModel
 from fastft.proof.limits import limits_for
-from fastft.proof.measure import Measured, measure_against, measure_reference
+from fastft.proof.measure import Measured, as_reference, measure_against, measure_reference
 from fastft.proof.probes import Probe, load_probes
 from fastft.proof.scores import Comparison
 from fastft.proof.weights import WeightReport, compare_weights
@@ -73,7 +73,7 @@ def _reference(run: Run, samples: int, _signature: tuple[Any, ...]) -> Reference
     probes = load_probes(run.heldout_path, tokenizer, samples)
     trained, merged = _measure_trained(run, probes, tokenizer)
     if isinstance(merged, WeightReport):
-        merged = _measure_folder(run.exports / MERGED, probes, trained, merged)
+        merged = _measure_folder(run.exports / MERGED, probes, tokenizer, trained, merged)
     return Reference(tokenizer, probes, trained, merged)
 
 
@@ -99,7 +99,9 @@ def _measure_trained(
             return trained, _weights(model, base, run.exports / MERGED)
         model.merge(_merged_dtype(run))
         comparison = _comparison(trained)
-        merged = measure_against(trained, _Transformers(model, stops), probes, comparison, dtype=model.dtype)
+        engine = _Transformers(model, stops)
+        merged = measure_against(trained, engine, probes, comparison, dtype=model.dtype)
+        merged = as_reference(merged, engine, probes, tokenizer)
         return trained, Merged("PEFT's merge of the trained model", merged, comparison, None)
     finally:
         model.close()
@@ -114,15 +116,19 @@ def _weights(model: TextModel, base: Path, merged: Path) -> WeightReport | Model
         return error
 
 
-def _measure_folder(folder: Path, probes: list[Probe], trained: Measured, weights: WeightReport) -> Merged | ModelError:
+def _measure_folder(
+    folder: Path, probes: list[Probe], tokenizer: ChatTokenizer, trained: Measured, weights: WeightReport
+) -> Merged | ModelError:
     """The merged folder as it lies on the disk, stopped by what its own generation config says."""
     comparison = _comparison(trained)
     try:
         model = TextModel.load(folder)
     except ModelError as error:
         return error
+    engine = _Transformers(model, None)
     try:
-        measured = measure_against(trained, _Transformers(model, None), probes, comparison, dtype=model.dtype)
+        measured = measure_against(trained, engine, probes, comparison, dtype=model.dtype)
+        measured = as_reference(measured, engine, probes, tokenizer)
     finally:
         model.close()
     return Merged("the merged model", measured, comparison, weights)
