@@ -47,7 +47,7 @@ def _open_run(folder: Path) -> Backend:
     from fastft.run import Run
 
     run = Run.open(folder)
-    manifest = run.manifest()
+    manifest = run.trained_manifest()
     trained = trained_folder(run)
     if trained == run.model_dir:
         return _Transformers(trained, None)
@@ -69,6 +69,11 @@ def _nothing_to_talk_to(target: Path, files: Sequence[Path]) -> ModelError:
         return ModelError(
             f"There is nothing at {target}",
             hint="Name a run directory, an adapter or model folder, or a .gguf file.",
+        )
+    if (target / "export.json").is_file():
+        return ModelError(
+            f"The export {target} has lost its model file",
+            hint=f"Make it again: fastft export {target.parent.parent} --overwrite",
         )
     return ModelError(
         f"{target} is neither a run, an adapter, a model folder nor a GGUF file",

@@ -38,9 +38,25 @@ class _Group(click.Group):
                 traceback.print_exc()
             _complain(error)
             sys.exit(error.exit_code)
+        except click.NoSuchOption as error:
+            _suggest_override(error)
+            raise
         except KeyboardInterrupt:
-            click.echo("\ninterrupted", err=True)
+            click.echo("\ninterrupted; what was written is kept, and `--resume` goes on with a run", err=True)
             sys.exit(130)
+
+
+def _suggest_override(error: click.NoSuchOption) -> None:
+    """Other tools take recipe keys as options: --max_steps 3. Here they are section.key=value."""
+    from fastft.recipe.advice import sections
+    from fastft.recipe.foreign import foreign_key
+
+    key = error.option_name.lstrip("-").replace("-", "_")
+    ours = foreign_key("", key)
+    homes = [f"{section}.{key}" for section, keys in sections().items() if key in keys]
+    if ours or homes:
+        target = ours.target if ours else homes[0]
+        error.message = f"{error.message} A recipe's key is given without dashes: {target}=VALUE."
 
 
 def _complain(error: FastftError) -> None:

@@ -29,7 +29,13 @@ def opening(checked: CheckReport, run: Run, *, resumed: bool) -> RenderableType:
 def dry_run(checked: CheckReport) -> RenderableType:
     """What `check` says, and where a run would go."""
     run = Run(Run.next_directory(Path(checked.recipe.output_dir)))
-    return Group(check_report(checked), _facts([("run", f"would go to {_placed(checked, run)}")]))
+    export = checked.recipe.export
+    names = [name for name in export.formats if name != "gguf"]
+    names += [f"gguf-{kind}" for kind in export.quantization_method if "gguf" in export.formats]
+    exports = ", ".join(names) or "none; export.formats: [merged_16bit, gguf] makes some, now or later"
+    return Group(
+        check_report(checked), _facts([("exports", exports), ("run", f"would go to {_placed(checked, run)}")])
+    )
 
 
 def _placed(checked: CheckReport, run: Run) -> str:
@@ -83,7 +89,7 @@ def evaluation(before: Evaluation, after: Evaluation) -> RenderableType:
         table.add_row("loss", f"{before.loss:.3f}", f"{after.loss:.3f}")
         table.add_row("perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}")
     if after.answers:
-        table.add_row(f"exact answers of {len(after.answers)}", _share(before), _share(after))
+        table.add_row(f"exact last answers of {len(after.answers)}", _share(before), _share(after))
     parts: list[RenderableType] = [table] if table.row_count else []
     for first, second in zip(before.prompts, after.prompts, strict=True):
         parts.append(_prompt(first, second))

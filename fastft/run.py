@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ModelError, TrainingError
-from fastft.files import write_json
+from fastft.files import sha256_of, write_json
 
 if TYPE_CHECKING:
     from fastft.verification import Verification
@@ -114,8 +114,10 @@ class Run:
         """The newest run of `output_dir` (or its numbered siblings) whose training did not finish."""
         found = [run for run in cls._siblings(output_dir.absolute()) if not run.finished]
         if not found:
+            finished = (cls(output_dir)).finished
             raise TrainingError(
-                f"There is nothing to resume: no unfinished run at {output_dir}",
+                f"There is nothing to resume: {'the run' if finished else 'no unfinished run'} at {output_dir}"
+                + (" is finished" if finished else ""),
                 hint="Leave --resume out to start a new run, or name the run: fastft train RUN_DIRECTORY --resume.",
             )
         return found[-1]
@@ -142,6 +144,23 @@ class Run:
             raise ModelError(f"{self.manifest_path} can't be read: {error!r}", hint=_DAMAGED) from error
         if missing:
             raise ModelError(f"{self.manifest_path} lacks model.{missing[0]}", hint=_DAMAGED)
+        return manifest
+
+    def trained_manifest(self) -> dict[str, Any]:
+        """The manifest, once the trained files are found to be those it tells of.
+
+        Raises ModelError if training has not finished, or if a file of the adapter (or the model) was changed since.
+        """
+        manifest = self.manifest()
+        for name, digest in manifest.get("files", {}).items():
+            path = self.directory / name
+            if "/" not in name or (path.is_file() and sha256_of(path) == digest):
+                continue
+            what = "was changed since the training" if path.is_file() else "is gone"
+            raise ModelError(
+                f"{path} {what}: it is not the file that manifest.json tells of",
+                hint="Put it back as training wrote it, or train again.",
+            )
         return manifest
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:

@@ -42,12 +42,13 @@ def train(
     checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
     run = resumed or Run.create(Path(checked.recipe.output_dir), checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
+    exports = checked.recipe.export.formats
     if run.finished:
-        console.print("Training is finished; what is left are the exports.")
+        console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
     else:
         with library_output_to(run.log_path, console) as user:
             _train(run, checked, user, resumed=resumed is not None)
-    if checked.recipe.export.formats:
+    if exports:
         run.export(console=console)
     console.print(report.closing(run))
     return run

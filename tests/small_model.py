@@ -176,7 +176,8 @@ def make_random_run(tokenizer: Path, folder: Path) -> Path:
 def _finish(run: Path, base: Path) -> None:
     (run / "recipe.yaml").write_text("method: sft\n")
     model = {"model_name": str(base), "revision": None, "base": identify(str(base)).as_dict()}
-    (run / "manifest.json").write_text(json.dumps({"model": model}))
+    files = {f"adapter/{name}": digest for name, digest in folder_hashes(run / "adapter").items()}
+    (run / "manifest.json").write_text(json.dumps({"model": model, "files": files}))
     for export in run.glob("exports/*"):
         made = {"made_from": {"dtype": "bfloat16"}, "files": folder_hashes(export)}
         (export / "export.json").write_text(json.dumps(made))

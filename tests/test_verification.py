@@ -230,6 +230,21 @@ def test_a_changed_base_is_noticed_before_anything_is_compared(run: Path, faithf
         verify_run(run)
 
 
+def test_a_changed_adapter_is_no_trained_model(run: Path) -> None:
+    _edit_adapter(run)
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors was changed since the training"):
+        verify_run(run)
+
+
+def _edit_adapter(run: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = run / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "lora_B" in name)
+    save_file({**tensors, name: tensors[name] + 0.05}, path)
+
+
 def _model_at(base: Path) -> dict:
     return {"model_name": str(base), "revision": None, "base": identify(str(base)).as_dict()}
 

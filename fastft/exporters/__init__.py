@@ -62,7 +62,7 @@ def _source_of_run(run: Run) -> Source:
     from fastft.base_identity import BaseIdentity
     from fastft.exporters.workbench import Source
 
-    model = run.manifest()["model"]
+    model = run.trained_manifest()["model"]
     is_adapter = run.adapter.is_dir()
     folder = run.adapter if is_adapter else run.model_dir
     trained_on = BaseIdentity(**model["base"])

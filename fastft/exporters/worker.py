@@ -153,7 +153,8 @@ class _Exports:
         if failed:
             raise VerificationError(
                 "\n".join(str(verification) for verification in failed),
-                hint=f"Every check is in {self.exports}/<name>/verification.json; the exports were left in place.",
+                hint=f"Every check is in {self.exports / failed[0].name / 'verification.json'}. The export was left in "
+                "place; if its files were changed, make it again with --overwrite.",
             )
 
 

@@ -90,7 +90,7 @@ def _measure_trained(
     """The trained model, and while it is loaded what of the merged one needs it."""
     from fastft.exporters.base_model import base_of_run
 
-    base = base_of_run(run.manifest()).folder
+    base = base_of_run(run.trained_manifest()).folder
     model = TextModel.load(base, run.adapter) if run.adapter.is_dir() else TextModel.load(run.model_dir)
     stops = sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None})
     try:

@@ -67,6 +67,6 @@ class Verification:
         for check in self.checks:
             mark = Text("ok", "green") if check.passed else Text("FAILED", "bold red")
             table.add_row(check.name, check.value, check.threshold, mark)
-            if check.detail:
+            if check.detail and not check.passed:
                 table.add_row("", Text(check.detail, "dim" if check.passed else "red"), "", "")
         return table
