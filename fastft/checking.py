@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,25 +59,52 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
     seed = int(recipe.training.get("seed", 3407))
     data = prepare_data(recipe.data, tokenizer, max_length=max_length, seed=seed)
     device = find_device()
-    defaults, arguments, plan = _plan(recipe, read_shape(folder), data, max_length, device)
+    given, unpacked = _honoured(recipe.training, folder)
+    defaults, arguments, plan = _plan(recipe, given, read_shape(folder), data, max_length, device)
     _refuse_impossible_exports(recipe, folder)
     warnings = (
         *data.audit.warnings,
+        *unpacked,
         *_schedule_warnings(arguments, plan),
         *_room_warnings(plan, device, Path(recipe.output_dir), recipe),
     )
     return CheckReport(recipe, tokenizer, data, defaults, arguments, plan, device, warnings)
 
 
-def _plan(
-    recipe: Recipe, shape: Shape | None, data: PreparedData, max_length: int, device: Device
-) -> tuple[tuple[Default, ...], dict[str, Any], Plan]:
-    from fastft.data.packing import pack
+def _honoured(training: Mapping[str, Any], folder: Path) -> tuple[Mapping[str, Any], list[str]]:
+    """What of `training` can be done with the model in `folder`, and what the user must be told of the rest.
 
-    packing = bool(recipe.training.get("packing"))
-    sequences = pack(data.train, max_length).sequences if packing else len(data.train)
+    Where packed documents would see each other, batches of similar lengths waste little room either.
+    """
+    import json
+
+    from fastft.data.packing import why_not_packed
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = (config.get("text_config") or config).get("model_type", "")
+    reason = why_not_packed(kind) if training.get("packing") else None
+    if reason is None:
+        return training, []
+    rest = {key: value for key, value in training.items() if not key.startswith("packing")}
+    told = f"training.packing can't be honoured: {reason}. Batches of similar lengths are made instead"
+    return {**rest, "train_sampling_strategy": "group_by_length"}, [told]
+
+
+def _plan(
+    recipe: Recipe,
+    given: Mapping[str, Any],
+    shape: Shape | None,
+    data: PreparedData,
+    max_length: int,
+    device: Device,
+) -> tuple[tuple[Default, ...], dict[str, Any], Plan]:
+    from fastft.data.packing import pack_lengths
+
+    lengths = data.train.lengths()
+    packs = pack_lengths(lengths, max_length, data.audit.train.supervised) if given.get("packing") else None
+    sequences = packs.sequences if packs else len(lengths)
     defaults = choose_defaults(
-        recipe.training,
+        given,
         parameters=shape.parameters if shape else 7_000_000_000,
         examples=len(data.train),
         sequences=sequences,
@@ -85,8 +112,7 @@ def _plan(
         lora=recipe.lora is not None,
         on_cpu=device.is_cpu,
     )
-    arguments = {default.key: default.value for default in defaults} | dict(recipe.training)
-    lengths = [len(example.input_ids) for example in data.train]
+    arguments = {default.key: default.value for default in defaults} | dict(given)
     plan = make_plan(
         shape,
         recipe.model,
@@ -94,10 +120,10 @@ def _plan(
         arguments,
         sequences=sequences,
         tokens=sum(lengths),
-        longest=max_length if packing else max(lengths),
+        longest=max_length if packs else max(lengths),
         on_cpu=device.is_cpu,
     )
-    return defaults, arguments, plan
+    return defaults, arguments, replace(plan, packing_efficiency=packs.efficiency) if packs else plan
 
 
 def _refuse_impossible_exports(recipe: Recipe, folder: Path) -> None:

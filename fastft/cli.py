@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from fastft import __version__
+from fastft.cli_preview import preview
 from fastft.errors import FastftError
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -39,14 +40,13 @@ class _Group(click.Group):
             _complain(error)
             sys.exit(error.exit_code)
         except click.NoSuchOption as error:
-            _suggest_override(error)
-            raise
+            raise _with_override(error) from None
         except KeyboardInterrupt:
             click.echo("\ninterrupted; what was written is kept, and `--resume` goes on with a run", err=True)
             sys.exit(130)
 
 
-def _suggest_override(error: click.NoSuchOption) -> None:
+def _with_override(error: click.NoSuchOption) -> click.UsageError:
     """Other tools take recipe keys as options: --max_steps 3. Here they are section.key=value."""
     from fastft.recipe.advice import sections
     from fastft.recipe.foreign import foreign_key
@@ -54,9 +54,10 @@ def _suggest_override(error: click.NoSuchOption) -> None:
     key = error.option_name.lstrip("-").replace("-", "_")
     ours = foreign_key("", key)
     homes = [f"{section}.{key}" for section, keys in sections().items() if key in keys]
-    if ours or homes:
-        target = ours.target if ours else homes[0]
-        error.message = f"{error.message} A recipe's key is given without dashes: {target}=VALUE."
+    if not ours and not homes:
+        return error
+    target = ours.target if ours else homes[0]
+    return click.UsageError(f"{error.message} A recipe's key is given without dashes: {target}=VALUE.", error.ctx)
 
 
 def _complain(error: FastftError) -> None:
@@ -79,6 +80,7 @@ def main(traceback: bool) -> None:
 
     \b
       fastft check  recipes/quickstart.yaml     everything that can be known beforehand, in seconds
+      fastft preview recipes/quickstart.yaml    what is learned, token by token
       fastft train  recipes/quickstart.yaml     train, export, verify
       fastft chat   runs/quickstart             talk to it
       fastft export runs/quickstart --quantization q4_k_m
@@ -115,27 +117,20 @@ def train(recipe: Path, overrides: tuple[str, ...], output_dir: Path | None, res
 @main.command(short_help="Check recipe, data, labels, template and sizes; no GPU needed.")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
-@click.option(
-    "--preview",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Show N examples, what is trained on in colour and ⟦brackets⟧.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print the audit and the plan as JSON.")
-def check(recipe: Path, overrides: tuple[str, ...], preview: int, as_json: bool) -> None:
+def check(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check all of RECIPE that can be checked without a GPU: keys, values, data, labels, template, sizes, exports.
 
     Writes nothing. Exit code 2 if anything is wrong.
 
     Examples:
       fastft check recipes/quickstart.yaml
-      fastft check recipes/quickstart.yaml data.path=my_chats.jsonl --preview 2
+      fastft check recipes/quickstart.yaml data.path=my_chats.jsonl
     """
-    _print_check(recipe, overrides, preview=preview, as_json=as_json)
+    _print_check(recipe, overrides, as_json=as_json)
 
 
-def _print_check(recipe: Path, overrides: tuple[str, ...], *, preview: int = 0, as_json: bool = False) -> None:
+def _print_check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool = False) -> None:
     from rich.console import Console
 
     from fastft import report
@@ -150,11 +145,6 @@ def _print_check(recipe: Path, overrides: tuple[str, ...], *, preview: int = 0, 
     console = Console(highlight=False)
     console.print(report.dry_run(checked))
     console.print(checked.data.audit.table())
-    for example in checked.data.train[:preview]:
-        from fastft.data.preview import preview as show
-
-        console.print(show(example, checked.tokenizer), soft_wrap=True)
-        console.print()
     console.print("[green]ok[/] nothing was written")
 
 
@@ -217,3 +207,6 @@ def chat(target: Path, system: str | None, max_new_tokens: int, temperature: flo
     from fastft.chat import chat as chat_with
 
     chat_with(target, system=system, max_new_tokens=max_new_tokens, temperature=temperature)
+
+
+main.add_command(preview)

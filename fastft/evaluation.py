@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.conversation import Conversation, Example
+from fastft.data.store import Examples
 
 if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
@@ -143,7 +144,10 @@ def answer(model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_n
 def _by_length(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
     """Batches of similar lengths, each of at most `tokens` tokens once padded (a longer example goes alone)."""
     batch: list[Example] = []
-    for example in sorted(examples, key=lambda e: len(e.input_ids)):
+    stored = Examples.of(examples)
+    lengths = stored.lengths()
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        example = stored[index]
         if batch and (len(batch) + 1) * len(example.input_ids) > tokens:
             yield batch
             batch = []

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastft.backend import import_unsloth
+from fastft import backend
 from fastft.base_identity import BaseIdentity, identify
 from fastft.errors import ModelError
 from fastft.model_files import TINY, resolve_model
+from fastft.model_loading import attention_options
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import LoraSection, ModelSection
@@ -19,9 +20,12 @@ def load_model(model: ModelSection, lora: LoraSection | None) -> tuple[Any, Any]
 
     Raises ModelError if the weights can't be loaded or a target module doesn't exist.
     """
-    fast_language_model = import_unsloth()
+    fast_language_model = backend.import_unsloth()
     options = model.model_dump(exclude={"model_name", "dtype"}, exclude_none=True)
     name = str(resolve_model(model.model_name, weights=True)) if model.model_name == TINY else model.model_name
+    if backend.uses_cpu_backend():  # on a GPU Unsloth has attention of its own for such models
+        folder = resolve_model(model.model_name, model.revision, weights=False)
+        options |= attention_options(folder)
     try:
         loaded, tokenizer = fast_language_model.from_pretrained(
             model_name=name, dtype=_torch_dtype(model.dtype), **options

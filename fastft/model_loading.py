@@ -52,7 +52,7 @@ def load_weights(folder: Path, dtype: torch.dtype) -> Any:
     logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True, **attention_options(folder)
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
@@ -65,6 +65,13 @@ def load_weights(folder: Path, dtype: torch.dtype) -> Any:
     # generate() fills what it isn't told from this, so a repetition penalty in the folder's file would change answers.
     model.generation_config = GenerationConfig()
     return model
+
+
+def attention_options(folder: Path) -> dict[str, Any]:
+    """Eager attention for models that cap attention's logits (Gemma 2): transformers' SDPA leaves the cap out."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    capped = (config.get("text_config") or config).get("attn_logit_softcapping")
+    return {"attn_implementation": "eager"} if capped else {}
 
 
 def with_adapter(model: Any, adapter: Path) -> Any:

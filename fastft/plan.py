@@ -64,6 +64,7 @@ class Plan:
     sequences: int
     steps: int
     memory: int
+    packing_efficiency: float | None = None  # share of the packs' positions that hold a token
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -33,9 +33,7 @@ def dry_run(checked: CheckReport) -> RenderableType:
     names = [name for name in export.formats if name != "gguf"]
     names += [f"gguf-{kind}" for kind in export.quantization_method if "gguf" in export.formats]
     exports = ", ".join(names) or "none; export.formats: [merged_16bit, gguf] makes some, now or later"
-    return Group(
-        check_report(checked), _facts([("exports", exports), ("run", f"would go to {_placed(checked, run)}")])
-    )
+    return Group(check_report(checked), _facts([("exports", exports), ("run", f"would go to {_placed(checked, run)}")]))
 
 
 def _placed(checked: CheckReport, run: Run) -> str:
@@ -53,16 +51,23 @@ def check_report(checked: CheckReport) -> RenderableType:
     facts = [
         ("model", f"{recipe.model.model_name} · {size} · {plan.trainable / 1e6:,.2f} M trained"),
         ("data", audit.summary()),
-        (
-            "plan",
-            f"{plan.steps:,} steps · about {plan.memory / 1e9:.1f} GB at the peak on {_device(checked)}",
-        ),
+        ("plan", f"{_steps(checked)} · about {plan.memory / 1e9:.1f} GB at the peak on {_device(checked)}"),
     ]
     parts: list[RenderableType] = [_facts(facts)]
     if checked.defaults:
         parts.append(_defaults(checked))
     parts.extend(Text(f"! {warning}", style="yellow") for warning in checked.warnings)
     return Group(*parts)
+
+
+def _steps(checked: CheckReport) -> str:
+    """Steps in documents and tokens: packing changes the number of sequences, and not what a step should learn."""
+    arguments, plan, documents = checked.arguments, checked.plan, len(checked.data.train)
+    sequences = int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
+    share = min(1.0, sequences / max(1, plan.sequences))
+    packs = f" in {plan.sequences:,} packs, {plan.packing_efficiency:.0%} full" if plan.packing_efficiency else ""
+    each = f"{round(share * documents):,} documents, {round(share * plan.tokens):,} tokens each"
+    return f"{plan.steps:,} steps of {each}{packs}"
 
 
 def _defaults(checked: CheckReport) -> RenderableType:

@@ -60,7 +60,7 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
     from fastft.model import identify_base, load_model
     from fastft.progress import progress_callback, working
     from fastft.resume import guard_same_data, keep_start, train_to_the_end
-    from fastft.trainers import trainer_builder
+    from fastft.trainers import guard_supervised, trainer_builder
 
     recipe, data = checked.recipe, checked.data
     guard_same_data(run, data.audit.as_dict(), resumed=resumed)
@@ -81,6 +81,7 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
         run.checkpoints,
         [progress_callback(console, run.metrics_path)],
     )
+    guard_supervised(trainer.train_dataset, data.audit.train.supervised)
     train_to_the_end(trainer, run, find_checkpoint(run))
     with working(console, "answering them again"):
         after = evaluate_model(trainer.model, *evaluated)

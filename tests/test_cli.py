@@ -62,7 +62,7 @@ def test_check_prints_the_audit_as_json(tmp_path: Path) -> None:
 
 
 def test_preview_and_dry_run_write_nothing(tmp_path: Path) -> None:
-    shown = fastft("check", QUICKSTART, "--preview", "1", cwd=tmp_path)
+    shown = fastft("preview", QUICKSTART, "-n", "1", cwd=tmp_path)
     assert shown.returncode == 0
     assert "<|im_end|>" in shown.stdout
     assert fastft("train", QUICKSTART, "--dry-run", cwd=tmp_path).returncode == 0

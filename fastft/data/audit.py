@@ -1,21 +1,17 @@
-"""What became of every row: counted, with reasons and places, so that nothing is lost in silence."""
+"""What became of every row: the account that is printed, kept with the run, and compared when it is resumed."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastft.data.conversation import Conversation, Example
-from fastft.data.render import Dropped, Rendered
-
 if TYPE_CHECKING:
     from rich.table import Table
 
-_PLACES = 3  # rows named for each reason
+PLACES = 3  # rows named for each reason
+_BAR = 24  # characters of the longest bar
 _MUCH_CUT = 0.05  # share of the supervised tokens whose loss to max_length is worth a warning
 _MANY_TWINS = 0.05  # share of the rows whose being duplicates is worth a warning
 
@@ -46,6 +42,7 @@ class Part:
     truncated_tokens: int
     truncated_supervised: int
     lengths: Mapping[str, int]
+    histogram: Mapping[str, int]  # examples by length: up to 64, 128, … tokens
 
     @property
     def supervised_share(self) -> float:
@@ -76,6 +73,16 @@ class Audit:
     template_sha256: str
     max_length: int
     warnings: tuple[str, ...]
+    broken: tuple[str, ...] = ()  # rows that data.on_error: skip passed over, each with its place and its fault
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Audit:
+        """The audit that `as_dict` and JSON made `values` of."""
+        tallies = {name: {what: _tally(tally) for what, tally in values[name].items()} for name in ("dropped", "notes")}
+        parts = {name: Part(**values[name]) for name in ("train", "evaluation")}
+        plain = {name: tuple(values[name]) for name in ("warnings", "broken")}
+        own = {name: value for name, value in values.items() if name != "supervised_share"}
+        return cls(**{**own, **tallies, **parts, **plain, "leaked": _tally(values["leaked"])})
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"supervised_share": self.train.supervised_share}
@@ -108,9 +115,12 @@ class Audit:
                     f"{part.tokens:,}, of which {part.supervised:,} supervised ({part.supervised_share:.0%})",
                 )
                 yield "  length", "  ".join(f"{key} {value:,}" for key, value in part.lengths.items())
+                yield "", _bars(part.histogram)
                 cut = f"{part.truncated_examples:,} examples, {part.truncated_tokens:,} tokens"
                 yield "  cut at max_length", f"{cut}, {part.truncated_supervised:,} of them supervised"
         yield "duplicates", f"{self.duplicates:,}"
+        if self.broken:
+            yield "broken rows", f"{len(self.broken):,} passed over; the first: {self.broken[0]}"
         for reason, tally in self.dropped.items():
             yield "left out", f"{reason}: {tally}"
         for note, tally in self.notes.items():
@@ -118,97 +128,40 @@ class Audit:
         yield "fingerprint", self.fingerprint[:16]
 
 
-def make_audit(
-    *,
-    source: str,
-    format: str,
-    rows: int,
-    train: Sequence[Rendered],
-    evaluation: Sequence[Rendered],
-    refused: Sequence[Dropped],
-    unused_columns: Mapping[str, Sequence[str]],
-    max_length: int,
-    template_sha256: str,
-) -> Audit:
-    """Count what became of `rows`: those `refused` at conversion, the others rendered for training or evaluation."""
-    kept_train, kept_evaluation = _kept(train), _kept(evaluation)
-    dropped = _tallies([*refused, *(drop for rendered in (*train, *evaluation) for drop in rendered.dropped)])
-    digests = [_digest(r.conversation) for r in kept_train]
-    known = set(digests)
-    leaked = tally([(r.conversation.place, "") for r in kept_evaluation if _digest(r.conversation) in known])
-    part = _part(kept_train)
-    duplicates = len(digests) - len(known)
-    return Audit(
-        source=source,
-        format=format,
-        rows=rows,
-        lost_rows=rows - len(kept_train) - len(kept_evaluation),
-        train=part,
-        evaluation=_part(kept_evaluation),
-        dropped=dropped,
-        notes=_notes([*kept_train, *kept_evaluation], unused_columns),
-        duplicates=duplicates,
-        leaked=leaked,
-        fingerprint=_sha256(_digest(r.conversation) for r in (*train, *evaluation)),
-        examples_sha256=_sha256(_example_bytes(e) for r in (*train, *evaluation) for e in r.examples),
-        template_sha256=template_sha256,
-        max_length=max_length,
-        warnings=tuple(_warnings(part, dropped, duplicates, leaked, max_length)),
+def _bars(histogram: Mapping[str, int]) -> str:
+    """A line a bucket: how many examples are no longer than that, as a bar and a number."""
+    most = max(histogram.values(), default=0)
+    wide = max((len(bound) for bound in histogram), default=0)
+    return "\n".join(
+        f"≤ {bound:>{wide}} {'█' * max(1, round(_BAR * count / most)) if count else '':{_BAR}} {count:,}"
+        for bound, count in histogram.items()
     )
 
 
-def tally(occurrences: Sequence[tuple[str, str]]) -> Tally:
-    """Of (place, detail) pairs."""
-    places = tuple(dict.fromkeys(place for place, _ in occurrences))[:_PLACES]
-    return Tally(len(occurrences), places, occurrences[0][1] if occurrences else "")
-
-
-def _kept(rendered: Sequence[Rendered]) -> list[Rendered]:
-    return [r for r in rendered if r.examples]
-
-
-def _tallies(dropped: Sequence[Dropped]) -> dict[str, Tally]:
-    by_reason: dict[str, list[tuple[str, str]]] = {}
-    for drop in dropped:
-        by_reason.setdefault(drop.reason, []).append((drop.place, drop.detail))
-    return {reason: tally(found) for reason, found in sorted(by_reason.items(), key=lambda item: -len(item[1]))}
-
-
-def _notes(kept: Sequence[Rendered], unused_columns: Mapping[str, Sequence[str]]) -> dict[str, Tally]:
-    notes = {f"the column {name!r} is not used": tally([(p, "") for p in at]) for name, at in unused_columns.items()}
-    split = [(r.conversation.place, "") for r in kept if r.split]
-    if split:
-        notes["conversations made into one example an answer"] = tally(split)
-    unanswered = [(r.conversation.place, "") for r in kept if r.unanswered]
-    if unanswered:
-        notes["rows whose turns after the last answer are not used"] = tally(unanswered)
-    return notes
-
-
-def _part(kept: Sequence[Rendered]) -> Part:
-    examples = [example for rendered in kept for example in rendered.examples]
-    cut = [example for example in examples if example.truncated]
-    return Part(
-        rows=len(kept),
-        examples=len(examples),
-        tokens=sum(len(example.input_ids) for example in examples),
-        supervised=sum(example.supervised for example in examples),
-        truncated_examples=len(cut),
-        truncated_tokens=sum(example.truncated for example in cut),
-        truncated_supervised=sum(example.unlearned for example in cut),
-        lengths=_quantiles([len(example.input_ids) + example.truncated for example in examples]),
-    )
-
-
-def _quantiles(lengths: Sequence[int]) -> dict[str, int]:
+def histogram(lengths: Sequence[int]) -> dict[str, int]:
+    """Examples by length, in buckets that double; empty ones before the first and after the last are left out."""
     if not lengths:
         return {}
-    ordered = sorted(lengths)
+    bounds = [2**power for power in range(4, 32)]
+    counts = [0] * len(bounds)
+    for length in lengths:
+        counts[bisect_left(bounds, length)] += 1
+    filled = [index for index, count in enumerate(counts) if count]
+    return {f"{bounds[i]:,}": counts[i] for i in range(filled[0], filled[-1] + 1)}
+
+
+def _tally(values: Mapping[str, Any]) -> Tally:
+    return Tally(values["count"], tuple(values["places"]), values["detail"])
+
+
+def quantiles(ordered: Sequence[int]) -> dict[str, int]:
+    if not ordered:
+        return {}
     shares = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
     return {name: ordered[round(share * (len(ordered) - 1))] for name, share in shares.items()}
 
 
-def _warnings(
+def warnings_of(
     train: Part, dropped: Mapping[str, Tally], duplicates: int, leaked: Tally, max_length: int
 ) -> Iterable[str]:
     for reason, found in dropped.items():
@@ -222,20 +175,3 @@ def _warnings(
         yield f"{duplicates:,} of {train.rows:,} training rows repeat another one exactly"
     if leaked.count:
         yield f"evaluation rows that are also trained on, so that evaluation flatters: {leaked}"
-
-
-def _digest(conversation: Conversation) -> bytes:
-    """SHA-256 of all that a conversation says, wherever it stands."""
-    content = [conversation.text, conversation.as_dicts(), conversation.tools]
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).digest()
-
-
-def _example_bytes(example: Example) -> bytes:
-    return array("i", [len(example.input_ids), *example.input_ids, *example.labels]).tobytes()
-
-
-def _sha256(chunks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()

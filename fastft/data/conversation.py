@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -17,6 +17,8 @@ class Message:
     """One turn. `role` is one of ROLES; `content` is the text the template gets, unchanged.
 
     `tool_calls` are in the form templates read: {"type": "function", "function": {"name": str, "arguments": dict}}.
+    `weight` is 1 or 0 and multiplies what `train_on` chooses: 0 takes a turn out, 1 puts none in. Templates never see
+    it. `weight_as` is how the row spelled it, ("train", False) for example; it is no part of what the message says.
     """
 
     role: str
@@ -25,6 +27,8 @@ class Message:
     reasoning_content: str | None = None
     name: str | None = None
     tool_call_id: str | None = None
+    weight: float = 1.0
+    weight_as: tuple[str, bool | float] | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The message as templates take it. Absent fields are left out: templates test `'tool_calls' in message`."""
@@ -69,14 +73,30 @@ class Conversation:
 
     `place` names the row for people: "train.jsonl:17" (line) or "train.json row 17" (1-based).
     `tools` are the function schemas offered to the model, as templates take them.
+
+    In preference data `messages` is the prompt, and each answer begins and ends with an assistant turn. A pair has
+    `chosen` and `rejected`. An unpaired row has a `label` and one answer: `chosen` if it is true, else `rejected`.
+
+    `origin` is what only the row's spelling knows (which of two names a key had); the formats' `to_row` reads it.
     """
 
     messages: tuple[Message, ...]
     place: str
     text: str | None = None
     tools: tuple[dict[str, Any], ...] = ()
+    chosen: tuple[Message, ...] = ()
+    rejected: tuple[Message, ...] = ()
+    label: bool | None = None
+    origin: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    def turns(self) -> Iterator[Message]:
+        """Every message of the row: those of the prompt, then those of the answers to compare."""
+        yield from self.messages
+        yield from self.chosen
+        yield from self.rejected
 
     def as_dicts(self) -> list[dict[str, Any]]:
+        """The messages as templates take them; in preference data, the prompt."""
         return [message.as_dict() for message in self.messages]
 
 

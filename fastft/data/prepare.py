@@ -1,184 +1,221 @@
-"""The data stage: a recipe's `data` section and a tokenizer in, examples to train on and their audit out."""
+"""The data stage: a recipe's `data` section and a tokenizer in, examples to train on and their audit out.
+
+Rows stream through: read, converted, rendered, written to Arrow and counted, so memory doesn't grow with their number.
+"""
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastft.data.audit import Audit, make_audit
-from fastft.data.conversation import Conversation, Example
-from fastft.data.faults import RowFaultError, RowRefusedError
-from fastft.data.formats import choose_format, load_format
+from fastft.data import cache
+from fastft.data.account import Account
+from fastft.data.audit import Audit
+from fastft.data.convert import Converter
 from fastft.data.render import TOO_LONG, Dropped, Rendered, Renderer
-from fastft.data.sources import Row, load_rows, looks_local, raise_faults, rename_columns
+from fastft.data.sources import Source, open_held_out, open_sources
+from fastft.data.store import (
+    Conversations,
+    Examples,
+    TableWriter,
+    conversation_columns,
+    conversation_schema,
+    encode,
+    example_columns,
+    example_schema,
+    read_table,
+    write_table,
+)
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import DatasetError, Fault
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fastft.recipe.schema import DataSection
 
-# A row with one of these filled says something that a model of text can't be shown.
-_MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+_CHUNK = 512  # conversations written at a time
+_WORTH_KEEPING = 1.0  # seconds that preparing must have taken
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedData:
     """What is trained on and what is held out; `evaluation_conversations` are those of `evaluation`, in order."""
 
-    train: list[Example]
-    evaluation: list[Example]
-    evaluation_conversations: list[Conversation]
+    train: Examples
+    evaluation: Examples
+    evaluation_conversations: Conversations
     audit: Audit
-
-
-@dataclass(frozen=True, slots=True)
-class _Converted:
-    """One source's rows as conversations, and what is known of those that are not."""
-
-    source: str
-    format: str
-    rows: int
-    conversations: list[Conversation]
-    refused: list[Dropped]
-    unused_columns: dict[str, list[str]]
 
 
 def prepare_data(data: DataSection, tokenizer: ChatTokenizer, *, max_length: int, seed: int) -> PreparedData:
     """Read, convert, split, render and count. `max_length` is in tokens; `seed` picks the held-out rows.
 
+    What took more than a second is kept in the user's cache directory and found again while nothing has changed.
+
     Raises DatasetError: a source that can't be read, malformed rows (all of them named), a split that leaves nothing,
     or data of which nothing can be learned.
     """
-    converted = _convert(data, data.path, data.split)
-    train, held_out, extra = _split(data, converted, seed)
-    renderer = Renderer(tokenizer, max_length=max_length, train_on=data.train_on, truncation=data.truncation)
-    rendered, rendered_held_out = list(renderer.render_all(train)), list(renderer.render_all(held_out))
-    sources = [converted, *([extra] if extra else [])]
-    audit = make_audit(
-        source=" + ".join(source.source for source in sources),
-        format=converted.format,
-        rows=sum(source.rows for source in sources),
-        train=rendered,
-        evaluation=rendered_held_out,
-        refused=[drop for source in sources for drop in source.refused],
-        unused_columns={name: at for source in reversed(sources) for name, at in source.unused_columns.items()},
-        max_length=max_length,
-        template_sha256=tokenizer.template_sha256,
+    sources = [(source, False) for source in open_sources(data, data.path, split=data.split, seed=seed)]
+    if isinstance(data.eval_split, str):
+        sources += [(source, True) for source in open_held_out(data, seed=seed)]
+    key = cache.key_of(
+        {
+            "data": data.model_dump(mode="json"),
+            "sources": [source.fingerprint() for source, _ in sources],
+            "tokenizer": tokenizer.fingerprint,
+            "max_length": max_length,
+            "seed": seed,
+        }
     )
-    _require(rendered, converted, "to train on")
-    if data.eval_split is not None:
-        _require(rendered_held_out, extra or converted, "to evaluate on")
-    return PreparedData(
-        train=[example for r in rendered for example in r.examples],
-        evaluation=[example for r in rendered_held_out for example in r.examples],
-        evaluation_conversations=[r.conversation for r in rendered_held_out if r.examples],
-        audit=audit,
-    )
-
-
-def _convert(data: DataSection, path: str, split: str) -> _Converted:
-    rows = load_rows(path, name=data.name, split=split, revision=data.revision)
-    source = Path(path).name if looks_local(path) else f"{path} ({split})"
-    rows = rename_columns(rows, data.columns, source)
-    name = choose_format(rows, data.format, source)
-    conversations, refused, faults = _conversations(rows, name)
-    if faults:
-        raise_faults(source, faults, "rows", f"The rows were read as {name}: {load_format(name).NEEDS}.")
-    return _Converted(source, name, len(rows), conversations, refused, _unused_columns(rows, name))
-
-
-def _conversations(rows: Sequence[Row], name: str) -> tuple[list[Conversation], list[Dropped], list[Fault]]:
-    chosen = load_format(name)
-    conversations, refused, faults = [], [], []
-    for row in rows:
-        try:
-            if media := [column for column in _MEDIA if row.values.get(column)]:
-                raise RowRefusedError("the row has media, which a text model can't see", media[0])
-            conversation = chosen.convert(row.values, row.place)
-            _check_unicode(conversation)
-            conversations.append(conversation)
-        except RowFaultError as error:
-            faults.append(Fault(row.place, error.found, error.expected, error.hint))
-        except RowRefusedError as error:
-            refused.append(Dropped(row.place, error.reason, error.detail))
-    return conversations, refused, faults
-
-
-def _check_unicode(conversation: Conversation) -> None:
-    """Raises RowFaultError for half a surrogate pair: JSON can escape one, but it is no character."""
-    texts = [text for message in conversation.messages for text in message.texts()]
+    if (kept := cache.find(key)) is not None:
+        return _read(kept)
+    made = cache.staging(key)
     try:
-        "".join([conversation.text or "", *texts, json.dumps(conversation.tools, ensure_ascii=False)]).encode()
-    except UnicodeEncodeError as error:
-        code = f"U+{ord(error.object[error.start]):04X}"
-        raise RowFaultError(f"a text holds {code}, half of a character", "valid Unicode", "Write it anew.") from error
+        return _prepare(sources, data, tokenizer, made, key, max_length=max_length, seed=seed)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
-def _unused_columns(rows: Sequence[Row], name: str) -> dict[str, list[str]]:
-    """Columns the format does not read, with the places of the rows that fill them."""
-    used = {*load_format(name).COLUMNS, *_MEDIA}
-    unused: dict[str, list[str]] = {}
-    for row in rows:
-        for column, value in row.values.items():
-            if column not in used and value not in (None, "", [], {}):
-                unused.setdefault(column, []).append(row.place)
-    return unused
+def _prepare(
+    sources: Sequence[tuple[Source, bool]],
+    data: DataSection,
+    tokenizer: ChatTokenizer,
+    made: Path,
+    key: str,
+    *,
+    max_length: int,
+    seed: int,
+) -> PreparedData:
+    started = time.perf_counter()
+    work = _Preparation(data, tokenizer, made, max_length=max_length)
+    first = [source for source, held_out in sources if not held_out]
+    own = [source for source, held_out in sources if held_out]
+    work.take(first)
+    usable = work.account.conversations
+    work.take(own)
+    name = " + ".join(source.name for source, _ in sources)
+    train, evaluation = _split(data, usable, work.account.contents(), seed, name)
+    prepared = work.finish(train, evaluation, name)
+    if time.perf_counter() - started > _WORTH_KEEPING:
+        _keep(prepared, made, key)
+    return prepared
+
+
+class _Preparation:
+    """One pass over the rows of all sources."""
+
+    def __init__(self, data: DataSection, tokenizer: ChatTokenizer, made: Path, *, max_length: int) -> None:
+        self.account = Account()
+        self._data = data
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._renderer = Renderer(tokenizer, max_length=max_length, train_on=data.train_on, truncation=data.truncation)
+        self._converter = Converter(data, self.account)
+        self._examples = TableWriter(made / "examples.arrow")
+        self._conversations = TableWriter(made / "conversations.arrow")
+
+    def take(self, sources: Sequence[Source]) -> None:
+        """All rows of the sources. Raises DatasetError if rows are broken, unless data.on_error is skip."""
+        for source in sources:
+            rendered = self._renderer.render_all(self._converter.conversations(source))
+            while chunk := list(islice(rendered, _CHUNK)):
+                self._write(chunk)
+            self._converter.refuse_faults(source)
+
+    def _write(self, rendered: Sequence[Rendered]) -> None:
+        contents = [encode(r.conversation) for r in rendered]
+        for one, content in zip(rendered, contents, strict=True):
+            self.account.add(one, content)
+        self._conversations.add(conversation_columns([r.conversation for r in rendered], contents))
+        columns = example_columns([example for r in rendered for example in r.examples])
+        self.account.add_examples(columns)
+        self._examples.add(columns)
+
+    def finish(self, train: np.ndarray, evaluation: np.ndarray, source: str) -> PreparedData:
+        """The tables, the split and the audit. Raises DatasetError if nothing is left of a side that was asked for."""
+        account, data = self.account, self._data
+        conversations = self._conversations.finish(conversation_schema())
+        examples = self._examples.finish(example_schema())
+        audit = account.audit(
+            train,
+            evaluation,
+            lambda index: conversations["place"][index].as_py(),
+            source=source,
+            format=self._converter.format,
+            template_sha256=self._tokenizer.template_sha256,
+            max_length=self._max_length,
+        )
+        _require(audit.train.examples, audit, "to train on")
+        if data.eval_split is not None:
+            _require(audit.evaluation.examples, audit, "to evaluate on")
+        return PreparedData(
+            Examples(examples, account.examples_of(train)),
+            Examples(examples, account.examples_of(evaluation)),
+            Conversations(conversations, account.kept(evaluation)),
+            audit,
+        )
 
 
 def _split(
-    data: DataSection, converted: _Converted, seed: int
-) -> tuple[list[Conversation], list[Conversation], _Converted | None]:
-    """(to train on, held out, the held-out rows' own source if they have one)."""
-    chosen = data.eval_split
-    if chosen is None:
-        return converted.conversations, [], None
-    if isinstance(chosen, str):
-        from_file = looks_local(data.path) or (looks_local(chosen) and Path(chosen).suffix != "")
-        extra = _convert(data, chosen, data.split) if from_file else _convert(data, data.path, chosen)
-        return converted.conversations, extra.conversations, extra
-    train, held_out = hold_out(converted.conversations, chosen, seed, converted.source)
-    return train, held_out, None
+    data: DataSection, usable: int, contents: np.ndarray, seed: int, source: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the conversations to train on and of those held out, both in the order they were read."""
+    import numpy as np
+
+    everything = np.arange(len(contents))
+    if data.eval_split is None or isinstance(data.eval_split, str):
+        return everything[:usable], everything[usable:]
+    held_out = hold_out(contents[:usable], data.eval_split, seed, source)
+    return everything[~held_out], everything[held_out]
 
 
-def hold_out(
-    conversations: Sequence[Conversation], wanted: float, seed: int, source: str
-) -> tuple[list[Conversation], list[Conversation]]:
-    """(rest, held out), both in the order of the file. `wanted` is a share below 1, or a number of rows.
+def hold_out(contents: np.ndarray, wanted: float, seed: int, source: str) -> np.ndarray:
+    """Whether each row is held out; `contents` tells equal rows, `wanted` is a share below 1 or a number of rows.
 
-    The same seed and number of rows give the same split. Raises DatasetError if nothing would be left to train on.
+    Equal rows (repeated in the file, or by a mixture's weight) stay on one side. The same seed and rows give the same
+    split. Raises DatasetError if nothing would be left to train on.
     """
-    total = len(conversations)
+    import numpy as np
+
+    total = len(contents)
     count = max(1, round(wanted * total)) if isinstance(wanted, float) and wanted < 1 else int(wanted)
-    if count >= total:
+    distinct, which, sizes = np.unique(contents, return_inverse=True, return_counts=True)
+    order = np.array(random.Random(seed).sample(range(len(distinct)), len(distinct)), np.int64)
+    chosen = order[: int(np.searchsorted(sizes[order].cumsum(), count)) + 1]
+    if total and len(chosen) >= len(distinct):
         raise DatasetError(
-            f"{source}: data.eval_split holds out {count:,} of {total:,} usable rows, which leaves none to train on",
+            f"{source}: data.eval_split holds out {count:,} of {total:,} usable rows"
+            + (f" ({len(distinct):,} different ones; equal rows stay together)" if len(distinct) < total else "")
+            + ", which leaves none to train on",
             hint="Lower data.eval_split, or give a file of its own.",
         )
-    chosen = set(random.Random(seed).sample(range(total), count))
-    return (
-        [c for i, c in enumerate(conversations) if i not in chosen],
-        [conversations[i] for i in sorted(chosen)],
-    )
+    held_out = np.zeros(len(distinct), bool)
+    held_out[chosen] = True
+    return held_out[which]
 
 
-def _require(rendered: Sequence[Rendered], converted: _Converted, purpose: str) -> None:
-    """Raises DatasetError with every reason and a row of each if no example came of it."""
-    if any(r.examples for r in rendered):
+def _require(examples: int, audit: Audit, purpose: str) -> None:
+    """Raises DatasetError with every reason and a row of each if no example came of the data."""
+    if examples:
         return
-    drops = [*converted.refused, *(drop for r in rendered for drop in r.dropped)]
-    first = {drop.reason: drop for drop in reversed(drops)}
-    counts = {reason: sum(drop.reason == reason for drop in drops) for reason in first}
-    faults = [Fault(drop.place, _why(drop, counts[reason]), "") for reason, drop in first.items()]
-    too_long = set(first) == {TOO_LONG}
+    lost = sum(tally.count for tally in audit.dropped.values())
+    faults = [
+        Fault(tally.places[0], _why(Dropped(tally.places[0], reason, tally.detail), tally.count), "")
+        for reason, tally in audit.dropped.items()
+    ]
     raise DatasetError(
-        f"{converted.source}: nothing is left {purpose}: "
-        + ("the only row was left out" if len(drops) == 1 else f"all {len(drops):,} rows were left out"),
+        f"{audit.source}: nothing is left {purpose}: "
+        + ("the only row was left out" if lost == 1 else f"all {lost:,} rows were left out"),
         hint="Raise model.max_seq_length (and training.max_length if it is set), or set data.truncation: keep_end."
-        if too_long
+        if set(audit.dropped) == {TOO_LONG}
         else "See data.train_on, data.truncation, data.chat_template and model.max_seq_length.",
         faults=faults,
     )
@@ -187,3 +224,36 @@ def _require(rendered: Sequence[Rendered], converted: _Converted, purpose: str) 
 def _why(drop: Dropped, rows: int) -> str:
     reason = f"{drop.reason} ({rows:,} {'row' if rows == 1 else 'rows'})"
     return f"{reason}: {drop.detail}" if drop.detail else reason
+
+
+def _keep(prepared: PreparedData, made: Path, key: str) -> None:
+    """Into the cache; the audit last, so that its being there means the entry is whole. A full disk only costs time."""
+    import numpy as np
+
+    try:
+        made.mkdir(parents=True, exist_ok=True)
+        write_table(prepared.train.table, made / "examples.arrow")
+        write_table(prepared.evaluation_conversations.table, made / "conversations.arrow")
+        parts = (prepared.train, prepared.evaluation, prepared.evaluation_conversations)
+        for name, rows in zip(_PARTS, parts, strict=True):
+            np.save(made / f"{name}.npy", rows.chosen)
+        (made / "audit.json").write_text(json.dumps(prepared.audit.as_dict()), encoding="utf-8")
+        cache.keep(key, made)
+    except OSError:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+_PARTS = ("train", "evaluation", "evaluation_conversations")
+
+
+def _read(folder: Path) -> PreparedData:
+    import numpy as np
+
+    train, evaluation, conversations = (np.load(folder / f"{name}.npy") for name in _PARTS)
+    examples = read_table(folder / "examples.arrow")
+    return PreparedData(
+        Examples(examples, train),
+        Examples(examples, evaluation),
+        Conversations(read_table(folder / "conversations.arrow"), conversations),
+        Audit.from_dict(json.loads((folder / "audit.json").read_text(encoding="utf-8"))),
+    )

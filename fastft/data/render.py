@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from fastft.data.boundaries import BoundaryError, PromptCheck, tokens_of
-from fastft.data.conversation import IGNORE, Conversation, Example
+from fastft.data.conversation import IGNORE, Conversation, Example, Message
 from fastft.data.faults import RowRefusedError
 from fastft.data.tokenizer import ChatTokenizer
-from fastft.data.turns import HistoryRewrittenError, Rendering, TurnFinder, control_token
+from fastft.data.truncation import exchanges, truncate, windows
+from fastft.data.turns import HistoryRewrittenError, Rendering, TurnFinder, control_token, shortened
 from fastft.errors import ModelError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-TrainOn = Literal["assistant", "last", "all"]
-Truncation = Literal["keep_start", "keep_end", "drop"]
+TrainOn = Literal["assistant", "last", "tool_calls", "all"]
+Truncation = Literal["keep_start", "keep_end", "drop", "split_turns"]
 
 TOO_LONG = "nothing to learn within max_length"
 _CHUNK = 512  # conversations tokenised at once: enough to keep all cores busy, small enough to keep memory flat
@@ -68,19 +70,32 @@ class Renderer:
         self._truncation = truncation
 
     def render_all(self, conversations: Iterable[Conversation]) -> Iterator[Rendered]:
-        """One Rendered for each conversation, in order; tokenises in chunks."""
+        """One Rendered for each conversation, in order.
+
+        Chunks are tokenised in a thread, which needs no Python, while the next one is read and rendered here.
+        """
         source = iter(conversations)
-        while chunk := list(islice(source, _CHUNK)):
-            plans = [self._plan(conversation) for conversation in chunk]
-            texts = [plan.text for plan in plans if isinstance(plan, Rendering)]
-            encodings = iter(self._tokenizer.encode_batch(texts))
-            for conversation, plan in zip(chunk, plans, strict=True):
-                if isinstance(plan, Rendering):
-                    yield self._finish(conversation, plan, next(encodings))
-                elif isinstance(plan, _Split):
-                    yield self._split(conversation, plan)
-                else:
-                    yield Rendered(conversation, (), (plan,))
+        with ThreadPoolExecutor(1) as pool:
+            begun: _Chunk | None = None
+            while chunk := list(islice(source, _CHUNK)):
+                plans = [self._plan(conversation) for conversation in chunk]
+                texts = [plan.text for plan in plans if isinstance(plan, Rendering)]
+                following = _Chunk(chunk, plans, pool.submit(self._tokenizer.encode_batch, texts))
+                if begun is not None:
+                    yield from self._finished(begun)
+                begun = following
+            if begun is not None:
+                yield from self._finished(begun)
+
+    def _finished(self, chunk: _Chunk) -> Iterator[Rendered]:
+        encodings = iter(chunk.encodings.result())
+        for conversation, plan in zip(chunk.conversations, chunk.plans, strict=True):
+            if isinstance(plan, Rendering):
+                yield self._finish(conversation, plan, next(encodings))
+            elif isinstance(plan, _Split):
+                yield self._split(conversation, plan)
+            else:
+                yield Rendered(conversation, (), (plan,))
 
     def render(self, conversation: Conversation) -> Rendered:
         return next(self.render_all([conversation]))
@@ -94,6 +109,8 @@ class Renderer:
             if found:
                 raise RowRefusedError("a message holds a control token of the model as text", found)
             if self._train_on == "all":
+                if any(message.weight != 1 for message in conversation.messages):
+                    raise RowRefusedError("a message has weight 0, and data.train_on: all learns the whole text")
                 return Rendering(self._finder.unmarked(conversation), ())
             wanted = self._wanted(conversation)
             try:
@@ -115,10 +132,15 @@ class Renderer:
 
     def _wanted(self, conversation: Conversation) -> list[int]:
         """Indices of the messages to train on. Raises RowRefusedError if there are none or one says nothing."""
-        answers = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
+        messages = conversation.messages
+        answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
         if not answers:
             raise RowRefusedError("the row has no assistant turn")
-        wanted = answers[-1:] if self._train_on == "last" else answers
+        if self._train_on == "tool_calls" and not (answers := [i for i in answers if messages[i].tool_calls]):
+            raise RowRefusedError("no assistant turn calls a tool")
+        chosen = answers[-1:] if self._train_on == "last" else answers
+        if not (wanted := [i for i in chosen if messages[i].weight]):
+            raise RowRefusedError("every turn to learn has weight 0")
         for index in wanted:
             message = conversation.messages[index]
             if not (message.content.strip() or message.tool_calls or message.reasoning_content):
@@ -127,6 +149,8 @@ class Renderer:
 
     def _finish(self, conversation: Conversation, rendering: Rendering, encoding: Encoding) -> Rendered:
         ids = list(encoding.ids)
+        if self._truncation == "split_turns" and len(ids) > self._max_length and conversation.messages:
+            return self._split_at_turns(conversation)
         if not rendering.turns:
             return self._cut(conversation, [self._whole_example(conversation, ids)])
         try:
@@ -167,6 +191,39 @@ class Renderer:
                 )
         return self._cut(conversation, examples, tuple(dropped), split=True)
 
+    def _split_at_turns(self, conversation: Conversation) -> Rendered:
+        """Several examples, each of as many whole exchanges as fit, with the system turn before them."""
+        pieces, lost = [], []
+        system, parts = exchanges(conversation)
+        held: list[Message] = []
+        for exchange in parts:
+            if held and self._fits(replace(conversation, messages=(*system, *held, *exchange))) is None:
+                pieces.append(held)
+                held = []
+            held = [*held, *exchange]
+        examples: list[Example] = []
+        for messages in (*pieces, held):
+            piece = replace(conversation, messages=(*system, *messages))
+            fitting = self._fits(piece)
+            if fitting is None:
+                reason = "an exchange is longer than max_length"
+                lost.append(Dropped(conversation.place, reason, shortened(messages[0].content)))
+            else:
+                examples += fitting.examples
+                lost += fitting.dropped
+        return Rendered(conversation, tuple(examples), tuple(lost), len(examples) > 1, self._unanswered(conversation))
+
+    def _fits(self, conversation: Conversation) -> Rendered | None:
+        """The conversation rendered alone, or None if it is longer than max_length."""
+        plan = self._plan(conversation)
+        if isinstance(plan, Dropped):
+            return Rendered(conversation, (), (plan,))
+        if isinstance(plan, _Split):
+            whole = self._split(conversation, plan)
+            return None if any(example.truncated for example in whole.examples) else whole
+        (encoding,) = self._tokenizer.encode_batch([plan.text])
+        return None if len(encoding.ids) > self._max_length else self._finish(conversation, plan, encoding)
+
     def _continued(self, rendering: Rendering, place: str) -> Example:
         (turn,), text = rendering.turns, rendering.text
         prompt, answer = self._tokenizer.encode_batch([text[: turn.prompt_end], text[turn.prompt_end :]])
@@ -193,6 +250,8 @@ class Renderer:
     ) -> Rendered:
         """Apply the truncation rule; an example with nothing left to learn is dropped."""
         kept, lost = [], list(dropped)
+        if self._truncation == "split_turns" and conversation.text is not None:
+            examples = [window for example in examples for window in windows(example, self._max_length)]
         for example in examples:
             length = len(example.input_ids)
             if length > self._max_length and self._truncation == "drop":
@@ -213,19 +272,13 @@ class Renderer:
         return roles[::-1].index("assistant")
 
 
-def truncate(example: Example, max_length: int, *, keep_end: bool) -> Example:
-    """`example` cut to `max_length` tokens, at its end or, to keep that, at its start."""
-    surplus = len(example.input_ids) - max_length
-    if surplus <= 0:
-        return example
-    if keep_end:
-        # The first token left has lost what it follows, so nothing is learned from it.
-        ids, labels = example.input_ids[surplus:], [IGNORE, *example.labels[surplus + 1 :]]
-    else:
-        ids, labels = example.input_ids[:max_length], example.labels[:max_length]
-    cut = Example(ids, labels, example.place, surplus)
-    cut.unlearned = example.supervised - cut.supervised
-    return cut
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Conversations whose texts are being tokenised."""
+
+    conversations: list[Conversation]
+    plans: list[Rendering | _Split | Dropped]
+    encodings: Future[list[Encoding]]
 
 
 @dataclass(frozen=True, slots=True)

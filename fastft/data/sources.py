@@ -1,100 +1,203 @@
-"""Rows with their places, from a local file or a data set on the Hub."""
+"""Rows with their places, from local files and sets on the Hub, read as they are needed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os.path import commonpath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from fastft.data.mixture import ALL_ROWS, Share, take
+from fastft.data.origins import HubSet, LocalFiles, Origin
+from fastft.data.readers import ARCHIVES, CODECS, READERS
+from fastft.data.readers.finding import find_files
+from fastft.data.readers.json_files import ONE_OBJECT
+from fastft.data.rows import SHOWN_FAULTS, SHOWN_PLACES, Row, raise_faults
 from fastft.errors import DatasetError, Fault
 
-READERS = {
-    ".json": "fastft.data.readers:read_json",
-    ".jsonl": "fastft.data.readers:read_jsonl",
-    ".ndjson": "fastft.data.readers:read_jsonl",
-    ".csv": "fastft.data.readers:read_csv",
-    ".tsv": "fastft.data.readers:read_tsv",
-    ".parquet": "fastft.data.readers:read_parquet",
-}
-_PACKED = {".gz", ".zst", ".zip", ".bz2", ".xz", ".tar", ".tgz", ".7z"}
-_CONVERT = {
-    ".txt": 'Put each text into a line of a .jsonl file: {"text": "…"}.',
-    ".md": 'Put each text into a line of a .jsonl file: {"text": "…"}.',
-    ".xlsx": "Save the sheet as CSV.",
-    ".xls": "Save the sheet as CSV.",
-    ".ods": "Save the sheet as CSV.",
-}
-SHOWN_FAULTS = 10
-SHOWN_PLACES = 5
+if TYPE_CHECKING:
+    from fastft.recipe.schema import DataSection, SourceSection
+
+__all__ = [
+    "SHOWN_FAULTS",
+    "SHOWN_PLACES",
+    "Row",
+    "Source",
+    "load_rows",
+    "looks_local",
+    "open_held_out",
+    "open_sources",
+    "raise_broken",
+    "raise_faults",
+    "rename_columns",
+]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row's columns, and where it stands: "train.jsonl:17" (line) or "train.json row 17" (1-based)."""
+@dataclass(frozen=True)
+class Source:
+    """One part of the data. `name` is for people; `format` is "auto" or the name of one.
 
-    values: dict[str, Any]
-    place: str
+    `columns` maps the formats' names to the file's; `rows()` has them renamed already.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    format: str
+    origin: Origin = field(repr=False)
+    share: Share = ALL_ROWS
+
+    def rows(self) -> Iterator[Row | Fault]:
+        """The rows that are seen, in order, and a fault for each broken one; anew with each call.
+
+        Raises DatasetError, also while it is read: a file that is unreadable or holds no rows, a column that no row
+        has, or fewer rows than are wanted.
+        """
+        self._require_columns()
+        names = {old: new for new, old in self.columns.items() if new != old}
+        empty = True
+        for row in take(self.origin.rows, self.share, self.name):
+            empty = False
+            yield self._renamed(row, names) if names and isinstance(row, Row) else row
+        if empty:
+            raise _no_rows(self.name)
+
+    def fingerprint(self) -> str:
+        """sha256 of the content, as hex. Raises DatasetError for a Hub set that can't be loaded."""
+        return self.origin.fingerprint()
+
+    def _require_columns(self) -> None:
+        """Reads until every column was seen: most often one row, and all only where a column stands nowhere."""
+        missing, present = set(self.columns.values()), set()
+        rows = self.origin.rows() if missing else iter(())
+        while missing and (row := next(rows, None)) is not None:
+            if isinstance(row, Row):
+                present |= row.values.keys()
+                missing -= row.values.keys()
+        if missing and present:
+            new, old = next((new, old) for new, old in self.columns.items() if old in missing)
+            raise _missing_column(self.name, new, old, present)
+
+    def _renamed(self, row: Row, names: Mapping[str, str]) -> Row:
+        for old, new in names.items():
+            if new in row.values and new not in self.columns.values():
+                raise _hidden_column(self.name, new, old)
+        return _with_names(row, names)
 
 
-def load_rows(path: str, *, name: str | None = None, split: str = "train", revision: str | None = None) -> list[Row]:
-    """All rows of a local file or of a Hub set's split; never empty. Raises DatasetError."""
-    if looks_local(path):
-        return _read_local(
-            Path(path), {"name": name, "revision": revision, "split": None if split == "train" else split}
-        )
-    return _read_hub(path, name, split, revision)
+def open_sources(
+    data: DataSection, path: str | Sequence[str | SourceSection], *, split: str, seed: int = 0
+) -> list[Source]:
+    """The sources that a path means: one, or one for each entry of a mixture.
+
+    `path` is data.path or the file in data.eval_split; `split` is for Hub sets and folders, and for a mixture's entries
+    that name none. `seed` picks the rows of a share. Files are found here, and read by `Source.rows`.
+    Raises DatasetError: nothing is there, or no kind of file that can be read.
+    """
+    if isinstance(path, str):
+        # Rows held out in a file of their own are no part of the Hub set that data.name and data.revision are about.
+        beside = data if path == data.path else None
+        entry = _Entry(path, beside and beside.name, split, beside and beside.revision, data.format, data.columns)
+        return [_open(entry, entry.path)]
+    entries = [_entry(data, part, split, seed) for part in path]
+    return [_open(entry, name) for entry, name in zip(entries, _names([e.path for e in entries]), strict=True)]
+
+
+def open_held_out(data: DataSection, *, seed: int = 0) -> list[Source]:
+    """The sources that data.eval_split names: a file, folder or glob, else a split of the Hub set or folder.
+
+    Raises DatasetError as `open_sources` does.
+    """
+    chosen = str(data.eval_split)
+    folder = isinstance(data.path, str) and Path(data.path).is_dir()
+    if Path(chosen).exists() or (looks_local(chosen) and Path(chosen).suffix and not folder):
+        return open_sources(data, chosen, split="train", seed=seed)
+    return open_sources(data, data.path, split=chosen, seed=seed)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is said of one source, with what the whole section says where it says nothing."""
+
+    path: str
+    name: str | None
+    split: str
+    revision: str | None
+    format: str
+    columns: Mapping[str, str]
+    share: Share = ALL_ROWS
+
+
+def _entry(data: DataSection, part: str | SourceSection, split: str, seed: int) -> _Entry:
+    if isinstance(part, str):
+        return _Entry(part, None, split, None, data.format, data.columns)
+    # By its own name alone, so that the rows taken of it don't change when another source comes or goes.
+    share = Share(part.fraction, part.count, part.weight, f"{seed}:{Path(part.path).name}")
+    columns, kind = part.columns or data.columns, part.format if part.format != "auto" else data.format
+    return _Entry(part.path, part.name, part.split or split, part.revision, kind, columns, share)
+
+
+def _names(paths: list[str]) -> list[str]:
+    """Paths shortened to the file's name, or to a longer end where two sources have the same one."""
+    ends = [Path(path).name for path in paths]
+    return [
+        "/".join(Path(path).parts[-2:]) if looks_local(path) and ends.count(end) > 1 else path
+        for path, end in zip(paths, ends, strict=True)
+    ]
+
+
+def _open(entry: _Entry, label: str) -> Source:
+    if not looks_local(entry.path):
+        origin = HubSet(entry.path, entry.name, entry.split, entry.revision)
+        name = f"{entry.path} ({entry.split})"
+        return Source(name, entry.columns, entry.format, origin, entry.share)
+    path = Path(entry.path)
+    keys = {"name": entry.name, "revision": entry.revision, "split": None if entry.split == "train" else entry.split}
+    _refuse_hub_keys(path, keys)
+    files = find_files(path, entry.split)
+    name = label if label != entry.path else path.name
+    if not path.is_file():
+        return Source(name, entry.columns, entry.format, LocalFiles(_named(files)), entry.share)
+    return Source(name, entry.columns, entry.format, LocalFiles(((path, name),)), entry.share)
+
+
+def _named(files: list[Path]) -> tuple[tuple[Path, str], ...]:
+    """Files of a folder or glob by their paths below the folder they share."""
+    shared = commonpath([file.parent for file in files])
+    return tuple((file, file.relative_to(shared).as_posix()) for file in files)
+
+
+def _refuse_hub_keys(path: Path, keys: Mapping[str, str | None]) -> None:
+    for key, value in keys.items():
+        if value is not None and not (key == "split" and path.is_dir()):
+            kind = "folder" if path.is_dir() else "file"
+            raise DatasetError(f"data.{key} is {value!r}, but {path} is a local {kind}", hint=f"Remove data.{key}.")
 
 
 def looks_local(path: str) -> bool:
     """A path that exists, or is spelled as no Hub id could be meant to be."""
     suffix = Path(path).suffix.lower()
-    return Path(path).exists() or suffix in READERS or suffix in _PACKED or not _HUB_ID.fullmatch(path)
+    known = suffix in READERS or suffix in CODECS or suffix in ARCHIVES
+    return Path(path).exists() or known or not _HUB_ID.fullmatch(path)
 
 
-def _read_local(path: Path, hub_only: Mapping[str, str | None]) -> list[Row]:
-    for key, value in hub_only.items():
-        if value is not None:
-            raise DatasetError(f"data.{key} is {value!r}, but {path} is a local file", hint=f"Remove data.{key}.")
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        raise DatasetError(f"{path} is a folder", hint=f"Give one file in it: {_suffixes()}.")
-    if not path.exists():
-        raise DatasetError(f"{path}: no such file", hint=f"data.path is a local file ({_suffixes()}) or a Hub id.")
-    if suffix in _PACKED:
-        raise DatasetError(f"{path}: {suffix} files can't be read", hint="Unpack it and give the file inside.")
-    if suffix not in READERS:
-        found = f"the suffix {suffix!r}" if suffix else "no suffix"
-        hint = f"{_CONVERT.get(suffix, '')} Known are {_suffixes()}.".lstrip()
-        raise DatasetError(f"{path}: {found} names no known kind of data file", hint=hint)
-    module, function = READERS[suffix].split(":")
-    rows = getattr(import_module(module), function)(path)
-    return _not_empty(rows, str(path))
+def load_rows(path: str, *, name: str | None = None, split: str = "train", revision: str | None = None) -> list[Row]:
+    """All rows of a local path or of a Hub set's split; never empty. Raises DatasetError, also for broken rows."""
+    source = _open(_Entry(path, name, split, revision, "auto", {}), path)
+    rows, faults = [], []
+    for row in source.rows():
+        (rows if isinstance(row, Row) else faults).append(row)
+    if faults:
+        raise_broken(source.name, faults)
+    return rows
 
 
-def _read_hub(path: str, name: str | None, split: str, revision: str | None) -> list[Row]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        loaded = load_dataset(path, name, split=split, revision=revision)
-    except DatasetNotFoundError as error:
-        raise DatasetError(
-            f"{path}: no such file, and no such data set on the Hub ({error})",
-            hint="Check the spelling; a private set needs `hf auth login` first.",
-        ) from error
-    # load_dataset's own complaints: an unknown subset or split, no network, a set it can't parse.
-    except (ValueError, OSError, DatasetsError, HfHubHTTPError) as error:
-        raise DatasetError(
-            f"the Hub set {path} can't be loaded: {error}",
-            hint="See data.name (subset), data.split and data.revision; without network, give a local file.",
-        ) from error
-    rows = [Row(dict(values), f"{path} row {number}") for number, values in enumerate(loaded, 1)]
-    return _not_empty(rows, f"{path} ({split})")
+def raise_broken(name: str, faults: Sequence[Fault]) -> None:
+    """One DatasetError for the faults that a source's `rows()` gave."""
+    unit = "lines" if faults[0].expected == ONE_OBJECT else "rows"
+    raise_faults(name, faults, unit, f"Repair those {unit}.")
 
 
 def rename_columns(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row]:
@@ -107,41 +210,30 @@ def rename_columns(rows: list[Row], columns: Mapping[str, str], source: str) -> 
     present = {column for row in rows for column in row.values}
     for new, old in columns.items():
         if old not in present:
-            raise DatasetError(
-                f"{source}: data.columns maps {new} to {old!r}, and no row has that column",
-                hint=f"Its columns are {', '.join(sorted(present))}.",
-            )
+            raise _missing_column(source, new, old, present)
         if new != old and new in present and new not in columns.values():
-            raise DatasetError(
-                f"{source}: data.columns maps {new} to {old!r}, but there is a column {new} already",
-                hint=f"Rename or remove the column {new} in the file.",
-            )
+            raise _hidden_column(source, new, old)
     names = {old: new for new, old in columns.items()}
-    return [Row({names.get(k, k): v for k, v in row.values.items()}, row.place) for row in rows]
+    return [_with_names(row, names) for row in rows]
 
 
-def raise_faults(name: str, faults: Sequence[Fault], unit: str, hint: str) -> None:
-    """One DatasetError for all faults: each kind once, with the places of the first rows that have it."""
-    kinds: dict[tuple[str, str, str], list[str]] = {}
-    for fault in faults:
-        kinds.setdefault((fault.found, fault.expected, fault.hint), []).append(fault.where)
-    shown = [Fault(_places(where), *kind) for kind, where in list(kinds.items())[:SHOWN_FAULTS]]
-    more = f", {len(kinds)} kinds of fault, the first {SHOWN_FAULTS} are" if len(kinds) > SHOWN_FAULTS else ""
-    count = f"{len(faults):,} broken {unit}{more}" if len(faults) > 1 else f"a broken {unit[:-1]}"
-    raise DatasetError(f"{name}: {count}", hint=hint, faults=shown)
+def _with_names(row: Row, names: Mapping[str, str]) -> Row:
+    return Row({names.get(column, column): value for column, value in row.values.items()}, row.place)
 
 
-def _places(where: Sequence[str]) -> str:
-    """The first places, and how many more there are: "a.jsonl:3, a.jsonl:7 and 12 more"."""
-    more = len(where) - SHOWN_PLACES
-    return ", ".join(where[:SHOWN_PLACES]) + (f" and {more:,} more" if more > 0 else "")
+def _missing_column(source: str, new: str, old: str, present: set[str]) -> DatasetError:
+    return DatasetError(
+        f"{source}: data.columns maps {new} to {old!r}, and no row has that column",
+        hint=f"Its columns are {', '.join(sorted(present))}.",
+    )
 
 
-def _not_empty(rows: list[Row], source: str) -> list[Row]:
-    if not rows:
-        raise DatasetError(f"{source} holds no rows", hint="Give a file with at least one row.")
-    return rows
+def _hidden_column(source: str, new: str, old: str) -> DatasetError:
+    return DatasetError(
+        f"{source}: data.columns maps {new} to {old!r}, but there is a column {new} already",
+        hint=f"Rename or remove the column {new} in the file.",
+    )
 
 
-def _suffixes() -> str:
-    return ", ".join(READERS)
+def _no_rows(source: str) -> DatasetError:
+    return DatasetError(f"{source} holds no rows", hint="Give a file with at least one row.")

@@ -1,4 +1,4 @@
-"""Where a chat template comes from: the model's folder, a jinja file, or Unsloth's table by name."""
+"""Where a chat template comes from: the model's folder, a jinja file, or a name that Unsloth, TRL or fastft knows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typing import Any
 
 from fastft.errors import ModelError
 
+PLAIN = "plain"  # fastft's own, for base models that have none
+_TRL = "trl:"
+
 
 def find_template(folder: Path, config: Mapping[str, Any], chat_template: str | None) -> str:
-    """The jinja source of `chat_template`: None = the model's own, `*.jinja` = a file, else a name Unsloth knows.
+    """The jinja source of `chat_template`: None = the model's own, `*.jinja` = a file, else a name (`template_names`).
 
     Raises ModelError if there is no such template.
     """
@@ -23,7 +26,45 @@ def find_template(folder: Path, config: Mapping[str, Any], chat_template: str | 
         return _model_template(folder, config)
     if chat_template.endswith((".jinja", ".jinja2", ".j2")):
         return _template_file(Path(chat_template))
-    return unsloth_template(chat_template)
+    return named_template(chat_template)
+
+
+def template_names() -> list[str]:
+    """Every name that data.chat_template takes: Unsloth's, TRL's file stems, and `plain`.
+
+    Where both have a template of one name, Unsloth's is meant by it, and TRL's by `trl:NAME`.
+    """
+    trl = trl_templates()
+    return sorted({PLAIN, *unsloth_tables()[0], *trl, *(f"{_TRL}{name}" for name in trl)})
+
+
+def named_template(name: str) -> str:
+    """The jinja source of one of `template_names`. Raises ModelError with the nearest names for another."""
+    if name == PLAIN:
+        return _template_file(Path(__file__).with_name("plain.jinja"))
+    if name in unsloth_tables()[0]:
+        return unsloth_template(name)
+    file = trl_templates().get(name.removeprefix(_TRL))
+    if file is not None:
+        return _template_file(file)
+    names = template_names()
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    raise ModelError(
+        f"data.chat_template: {name!r} is neither a .jinja file nor a template of Unsloth's or TRL's",
+        hint=f"Nearest: {', '.join(near)}." if near else f"Known names: {', '.join(names)}.",
+    )
+
+
+@lru_cache(maxsize=1)
+def trl_templates() -> dict[str, Path]:
+    """The chat templates in TRL's package by file stem ("qwen3", "qwen3_training"), found without importing trl.
+
+    Those that end in "_training" mark what the model generates with `{% generation %}`.
+    """
+    spec = importlib.util.find_spec("trl")
+    if spec is None or spec.origin is None:
+        raise ModelError("trl is not installed", hint="Install fastft with its dependencies: uv sync.")
+    return {file.stem: file for file in sorted((Path(spec.origin).parent / "chat_templates").glob("*.jinja"))}
 
 
 def _template_file(path: Path) -> str:
@@ -32,7 +73,7 @@ def _template_file(path: Path) -> str:
     except OSError as error:
         raise ModelError(
             f"data.chat_template: cannot read {path} ({error.strerror})",
-            hint="Give the path of a jinja file, a name from Unsloth's table, or leave it out.",
+            hint="Give the path of a jinja file, a name Unsloth or TRL knows, or leave it out.",
         ) from error
     except UnicodeDecodeError as error:
         raise ModelError(f"data.chat_template: {path} is not UTF-8 text (byte {error.start})") from error
@@ -52,7 +93,8 @@ def _model_template(folder: Path, config: Mapping[str, Any]) -> str:
     if not isinstance(found, str):
         raise ModelError(
             f"the model in {folder} has no chat template",
-            hint="It is a base model: name a template in data.chat_template, for example chatml.",
+            hint="It is a base model. Set data.chat_template: plain, which needs no token but the end of text it knows,"
+            " or the template of a family whose tokens it has, for example chatml.",
         )
     return found
 
@@ -60,12 +102,6 @@ def _model_template(folder: Path, config: Mapping[str, Any]) -> str:
 def unsloth_template(name: str) -> str:
     """The jinja source of an entry of Unsloth's CHAT_TEMPLATES, with Unsloth's default system message filled in."""
     templates, system_messages = unsloth_tables()
-    if name not in templates:
-        near = difflib.get_close_matches(name, templates, n=3, cutoff=0.5)
-        raise ModelError(
-            f"data.chat_template: {name!r} is neither a .jinja file nor a name in Unsloth's CHAT_TEMPLATES",
-            hint=f"Nearest: {', '.join(near)}." if near else f"Known names: {', '.join(sorted(templates))}.",
-        )
     system = system_messages.get(name)
     return templates[name] if system is None else templates[name].replace("{system_message}", _jinja_literal(system))
 

@@ -78,6 +78,13 @@ class ChatTokenizer:
     def template_sha256(self) -> str:
         return hashlib.sha256(self.chat_template.encode()).hexdigest()
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of all that decides what a text is encoded as: vocabulary, special tokens, chat template."""
+        named = [self.bos_token, self.eos_token, self.pad_token, self._unk_token, self.end_of_turn]
+        parts = [self._backend.to_str(), json.dumps(named), self.chat_template]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
     @property
     def added_ids(self) -> frozenset[int]:
         """Ids of tokens that are recognised as whole strings before the text is split: markers and control tokens."""

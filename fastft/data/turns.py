@@ -114,7 +114,7 @@ class TurnFinder:
             raise RowRefusedError("the template does not write tool calls", message.tool_calls[0]["function"]["name"])
         raise RowRefusedError(
             "the template does not write an answer whole and close it with its end-of-turn token",
-            f"looked for {_shortened(message.content)!r} followed by {closing}",
+            f"looked for {shortened(message.content)!r} followed by {closing}",
         )
 
     def _spans(self, turn: Span, blocks: Sequence[Span]) -> tuple[Span, ...]:
@@ -150,7 +150,7 @@ def _check_written(text: str, messages: Sequence[Message]) -> None:
     for message in messages:
         for part in message.texts():
             if not _is_written(part, text):
-                raise RowRefusedError(f"the template leaves out the content of a {message.role} turn", _shortened(part))
+                raise RowRefusedError(f"the template leaves out the content of a {message.role} turn", shortened(part))
 
 
 def _check_tools(text: str, conversation: Conversation) -> None:
@@ -160,7 +160,7 @@ def _check_tools(text: str, conversation: Conversation) -> None:
             raise RowRefusedError("the template does not write the tools", name)
 
 
-def _shortened(text: str, limit: int = 60) -> str:
+def shortened(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from fastft.recipe.describe import choices, flatten
+from fastft.recipe.describe import choices, expectation, flatten, shown
+from fastft.recipe.suggest import listed, nearest
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _SPLIT = re.compile(r"[\w.-]+(\[[\d:%]*\])?")
@@ -74,3 +76,68 @@ def check_columns(value: Any) -> Any:
     if isinstance(value, Mapping) and all(isinstance(column, str) and column for column in value.values()):
         return dict(value)
     raise fault("")
+
+
+def check_data_path(value: Any, entry: type[BaseModel]) -> Any:
+    """A path, or the parts of a mixture as `entry`s. All that is wrong in a mixture is told, each at its place."""
+    if isinstance(value, str) and value:
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise fault("", hint=_wrap(value, entry))
+    parts: list[BaseModel] = []
+    wrong: list[InitErrorDetails] = []
+    for index, item in enumerate(value):
+        try:
+            parts.append(_part(item, entry))
+        except ValidationError as error:
+            wrong += [_located(detail, index, entry) for detail in error.errors(include_url=False)]
+        except PydanticCustomError as error:
+            wrong.append(InitErrorDetails(type=error, loc=(index,), input=item))
+    if wrong:
+        raise ValidationError.from_exception_data("data.path", wrong)
+    return tuple(parts)
+
+
+def _wrap(value: Any, entry: type[BaseModel]) -> str:
+    known = isinstance(value, Mapping) and value and all(key in entry.model_fields for key in value)
+    return "A mapping is one entry of a list: begin it with a hyphen" if known else ""
+
+
+def _part(item: Any, entry: type[BaseModel]) -> BaseModel:
+    if isinstance(item, entry):
+        return item
+    if isinstance(item, str) and item:
+        item = {"path": item}
+    if not isinstance(item, Mapping):
+        hint = "For example {path: chats.jsonl, fraction: 0.5}"
+        raise fault("a path, or a mapping with a path", hint=hint)
+    made = entry.model_validate(dict(item))
+    chosen = [key for key in ("fraction", "count", "weight") if getattr(made, key) is not None]
+    if len(chosen) > 1:
+        raise fault("one of fraction, count and weight", found=f"found {' and '.join(chosen)}")
+    return made
+
+
+def _located(detail: ErrorDetails, index: int, entry: type[BaseModel]) -> InitErrorDetails:
+    """What pydantic refused in an entry, in a recipe's words and at its place in the list."""
+    key, value = str(detail["loc"][0]) if detail["loc"] else "", detail["input"]
+    loc = (index, *detail["loc"][:1])
+    if detail["type"] == "extra_forbidden":
+        near = nearest(key, entry.model_fields)
+        hint = f"Did you mean {near}?" if near else f"An entry takes {listed(entry.model_fields)}"
+        error = fault("a key of an entry", found="unknown key", hint=hint)
+    elif detail["type"] == "missing":
+        error, loc = fault("a path in each entry", found=f"an entry without {key}"), (index,)
+    else:
+        context = detail.get("ctx", {}) if detail["type"] == "recipe" else {}
+        expected = context.get("expected") or (expectation(entry.model_fields[key]) if key else "an entry")
+        error = fault(expected, found=shown(value), hint=context.get("hint") or _entry_hint(entry, key, value))
+    return InitErrorDetails(type=error, loc=loc, input=value)
+
+
+def _entry_hint(entry: type[BaseModel], key: str, value: Any) -> str:
+    if key in ("fraction", "count", "weight"):
+        return "fraction is a share of the rows, count a number of them, weight how often they are seen"
+    words = choices(entry.model_fields[key].annotation) if key else ()
+    near = nearest(value, words, cutoff=0.5) if isinstance(value, str) else ""
+    return f"Did you mean {near}?" if near else ""

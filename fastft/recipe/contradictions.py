@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
+from fastft.recipe.clash import Clash, Given
+from fastft.recipe.data_rules import DATA_RULES
 from fastft.recipe.describe import shown
 from fastft.recipe.document import Document, KeyPath
-from fastft.recipe.paths import is_local
 from fastft.recipe.schema import Recipe
-
-
-@dataclass(frozen=True)
-class Clash:
-    """`keys` do not go together; the first is the one named, unless an override wrote another of them."""
-
-    keys: tuple[str, ...]
-    found: str
-    expected: str
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Given:
-    """The recipe, and what of it was written rather than left to its default."""
-
-    recipe: Recipe
-    document: Document
-
-    def written(self, key: str) -> bool:
-        return self.document.has(tuple(key.split(".")))
-
-    def training(self, key: str, default: Any = None) -> Any:
-        return self.recipe.training.get(key, default)
 
 
 def add_contradictions(recipe: Recipe, document: Document, at_fault: set[KeyPath]) -> None:
@@ -42,7 +17,7 @@ def add_contradictions(recipe: Recipe, document: Document, at_fault: set[KeyPath
     wrong = {path[:2] for path in at_fault}
     for rule in RULES:
         for clash in rule(given):
-            paths: list[KeyPath] = [tuple(key.split(".")) for key in clash.keys]
+            paths = clash.paths
             if not any(path in wrong or path[:1] in wrong for path in paths):
                 _add(document, clash, paths)
 
@@ -229,37 +204,6 @@ def _checkpointing(given: Given) -> Iterator[Clash]:
         yield Clash(keys, found, "the same in both", "lora.use_gradient_checkpointing alone is enough")
 
 
-def _hub_only(given: Given) -> Iterator[Clash]:
-    """Keys that only mean something for a data set on the Hub, with a local file; and held-out rows trained on."""
-    data = given.recipe.data
-    if is_local(data.path):
-        for key, default in (("name", None), ("split", "train"), ("revision", None)):
-            if (value := getattr(data, key)) != default:
-                hint = f"Leave {key} out, or name the Hub id in data.path"
-                yield Clash((f"data.{key}", "data.path"), f"{shown(value)} with a local file", "a Hub id", hint)
-        if isinstance(data.eval_split, str) and not is_local(data.eval_split):
-            found = f'found "{data.eval_split}" with a local data.path, which has no splits'
-            yield Clash(("data.eval_split", "data.path"), found, "a share, a count, or a file")
-    elif data.eval_split in (data.split, data.split.partition("[")[0]):
-        hint = "Held-out rows must not be trained on; a share, e.g. 0.05, takes them out of training"
-        yield Clash(
-            ("data.eval_split", "data.split"),
-            f'found "{data.eval_split}" with data.split: {data.split}',
-            "another split",
-            hint,
-        )
-    if isinstance(data.eval_split, str) and data.eval_split == data.path:
-        hint = "Held-out rows must not be trained on; a share, e.g. 0.05, takes them out of training"
-        yield Clash(("data.eval_split", "data.path"), "the file that is trained on", "another file", hint)
-
-
-def _raw_text(given: Given) -> Iterator[Clash]:
-    data = given.recipe.data
-    if data.format == "text" and data.train_on == "last":
-        found = 'found "last" with data.format: text, which has no turns'
-        yield Clash(("data.train_on", "data.format"), found, "all")
-
-
 def _exports(given: Given) -> Iterator[Clash]:
     export = given.recipe.export
     key = "export.quantization_method"
@@ -284,7 +228,6 @@ RULES: tuple[Callable[[Given], Iterator[Clash]], ...] = (
     _packing,
     _workers,
     _checkpointing,
-    _hub_only,
-    _raw_text,
+    *DATA_RULES,
     _exports,
 )

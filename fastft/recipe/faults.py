@@ -90,7 +90,7 @@ def _hint(path: KeyPath, value: Any) -> str:
         near = nearest(value, choices(field.annotation) or choices(item_type(field.annotation)), cutoff=0.5)
         return f"Did you mean {near}?" if near else ""
     if isinstance(value, list) and not any(get_origin(kind) in (list, tuple) for kind in kinds):
-        return "One value, not a list" if len(value) == 1 else "A recipe takes one; mixtures are not supported yet"
+        return "One value, not a list"
     if str in kinds and isinstance(value, (int, float)) and not choices(field.annotation):
         return f'To mean it as text, put it in quotes: "{shown(value).removeprefix("found ")}".'
     return ""

@@ -29,12 +29,12 @@ _OPTIM = Ours("training.optim", "the optimiser's name, e.g. adamw_8bit")
 _SCHEDULE = Ours("training.lr_scheduler_type", "the schedule's name, e.g. cosine")
 _LENGTH = Ours("model.max_seq_length", "it is all that needs to be set")
 _MODEL = Ours("model.model_name")
-_DATA = Ours("data.path", "one local file or Hub id; format, name and split are keys beside it")
+_DATA = Ours("data.path", "a file, folder, glob or Hub id, or a list; format, name and split are keys beside it")
 _R = Ours("lora.r")
 _TARGETS = Ours("lora.target_modules", "a list of module names, auto or all-linear")
 _SEED = Ours("training.seed")
 _EVAL = Ours("data.eval_split", "a share, a count, a file, or a split on the Hub")
-_TRAIN_ON = Ours("data.train_on", "assistant (the default), last or all")
+_TRAIN_ON = Ours("data.train_on", "assistant (the default), last, tool_calls or all")
 _CHECKPOINTING = Ours("lora.use_gradient_checkpointing", "unsloth, true or false")
 _RESUME = Ours("", "Resume on the command line: `fastft train RECIPE --resume`")
 _TRACKER = Ours("training.report_to", "the tracker's name; it is set up by its own environment variables")
@@ -48,8 +48,8 @@ _CODE = Ours("model.trust_remote_code")
 _REVISION = Ours("model.revision")
 _TEMPLATE = Ours("data.chat_template", "null for the model's own, a name Unsloth knows, or a .jinja file")
 _PUSH = Ours("", "fastft does not push to the Hub yet; upload the run's exports with `hf upload`")
-_ONE_FILE = Ours("", "Leave it out: prepared data is not kept between runs")
-_CUT_ROWS = Ours("", "A recipe takes the whole set; data.split: train[:1000] takes the first rows of a Hub set")
+_ONE_FILE = Ours("", "Leave it out: prepared data is kept in the user's cache directory by itself")
+_CUT_ROWS = Ours("data.path", "write [{path: FILE, count: 1000}] to take that many rows, chosen at random")
 
 AXOLOTL: Mapping[str, Ours] = {
     "base_model": _MODEL,
@@ -107,7 +107,7 @@ AXOLOTL: Mapping[str, Ours] = {
     "liger_rope": Ours("", "Leave it out: Unsloth brings its own kernels"),
     "is_llama_derived_model": Ours("", "Leave it out: the model's own config says it"),
     "max_packed_sequence_len": _LENGTH,
-    "excess_length_strategy": Ours("data.truncation", "keep_start, keep_end or drop"),
+    "excess_length_strategy": Ours("data.truncation", "keep_start, keep_end, drop or split_turns"),
 }
 
 LLAMA_FACTORY: Mapping[str, Ours] = {
@@ -119,7 +119,7 @@ LLAMA_FACTORY: Mapping[str, Ours] = {
     "cutoff_len": _LENGTH,
     "template": _TEMPLATE,
     "dataset": _DATA,
-    "dataset_dir": Ours("data.path", "the file itself, beside the recipe or under the current folder"),
+    "dataset_dir": Ours("data.path", "the file or folder itself, beside the recipe or under the current folder"),
     "eval_dataset": _EVAL,
     "max_samples": _CUT_ROWS,
     "val_size": _EVAL,

@@ -6,11 +6,14 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from fastft.data.readers.finding import find_files, is_glob, matching
+from fastft.errors import DatasetError
 from fastft.recipe.describe import quoted
-from fastft.recipe.document import Document, KeyPath
-from fastft.recipe.schema import Recipe
-from fastft.recipe.suggest import listed, nearest
+from fastft.recipe.document import Document, KeyPath, reach
+from fastft.recipe.schema import DATA_PATH, DataSection, Recipe, SourceSection
+from fastft.recipe.suggest import nearest
 
 TINY = "fastft/tiny"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -36,6 +39,10 @@ class _Finder:
         """The first of the places at which something is, absolute."""
         return next((found for place in self._places(text) if (found := _existing(place))), None)
 
+    def find_matches(self, pattern: str) -> Path | None:
+        """The pattern, absolute, at the first of the places at which a file matches it."""
+        return next((place for place in self._places(pattern) if matching(place)), None)
+
     def refuse(self, path: KeyPath, found: str, expected: str, hint: str = "") -> None:
         self.refused.add(path)
         self.document.add(path, found, expected, hint)
@@ -45,6 +52,10 @@ class _Finder:
         near = next((name for place in places if (name := _near(place))), "")
         hint = f"Tried {' and '.join(map(str, places))}." + (f" Did you mean {near}?" if near else "")
         self.refuse(path, f"there is no file {quoted(text)}", wanted, hint)
+
+    def unmatched(self, path: KeyPath, pattern: str, wanted: str) -> None:
+        tried = " and ".join(map(str, self._places(pattern)))
+        self.refuse(path, f"no file matches {quoted(pattern)}", wanted, f"Tried {tried}.")
 
     def _places(self, text: str) -> list[Path]:
         given = _expanded(text)
@@ -60,11 +71,13 @@ def resolve_paths(recipe: Recipe, document: Document, at_fault: set[KeyPath]) ->
     model, data = recipe.model, recipe.data
     if ("model", "model_name") not in at_fault:
         model = model.model_copy(update={"model_name": _model(finder, model.model_name)})
-    updates = {
+    updates: dict[str, Any] = {
         key: resolve(finder, value)
-        for key, resolve in (("path", _data), ("eval_split", _eval_split), ("chat_template", _template))
+        for key, resolve in (("eval_split", _eval_split), ("chat_template", _template))
         if isinstance(value := getattr(data, key), str) and ("data", key) not in at_fault
     }
+    if not any(path[:2] == ("data", "path") for path in at_fault):
+        updates["path"] = _data_path(finder, data)
     sections = {"model": model, "data": data.model_copy(update=updates)}
     output_dir = _output_dir(finder, recipe.output_dir)
     return recipe.model_copy(update={**sections, "output_dir": output_dir}), at_fault | finder.refused
@@ -79,7 +92,7 @@ def _output_dir(finder: _Finder, text: str) -> str:
 
 
 def is_local(text: str) -> bool:
-    """Whether a resolved data.path or data.eval_split is a local file rather than something on the Hub."""
+    """Whether a resolved path of data is local (a file, folder or glob) rather than something on the Hub."""
     return Path(text).is_absolute()
 
 
@@ -102,32 +115,58 @@ def _model(finder: _Finder, name: str) -> str:
     return name
 
 
-def _data(finder: _Finder, text: str) -> str:
+def _data_path(finder: _Finder, data: DataSection) -> str | tuple[SourceSection, ...]:
     path: KeyPath = ("data", "path")
-    wanted = "a local .jsonl, .json, .csv or .parquet file, or a Hub id (owner/name)"
+    if isinstance(data.path, str):
+        return _data(finder, path, data.path, data.split)
+    return tuple(_mixed(finder, (*path, index), part, data.split) for index, part in enumerate(data.path))
+
+
+def _mixed(finder: _Finder, path: KeyPath, part: SourceSection, split: str) -> SourceSection:
+    """An entry of a mixture, which was written as a mapping or as the path alone."""
+    here = path if isinstance(reach(finder.document.tree, path), str) else (*path, "path")
+    return part.model_copy(update={"path": _data(finder, here, part.path, part.split or split)})
+
+
+def _data(finder: _Finder, path: KeyPath, text: str, split: str) -> str:
+    """A file, a folder with files of the split, or a glob that matches something, absolute; a Hub id as it is."""
     found = finder.find(text)
-    if found is not None and found.is_file():
-        return str(found)
+    if found is None and is_glob(text):
+        found = finder.find_matches(text)
     if found is not None:
-        inside = [entry.name for entry in sorted(found.iterdir()) if _DATA_SUFFIX.search(entry.name)]
-        hint = f"It holds {listed(inside, limit=6)}." if inside else ""
-        finder.refuse(path, f"found {quoted(text)}, a folder", wanted, hint)
-    elif _is_url(text):
-        finder.refuse(path, f"found {quoted(text)}, an address", wanted, _hub_id_hint(text))
+        return _readable(finder, path, text, found, split, DATA_PATH)
+    if _is_url(text):
+        finder.refuse(path, f"found {quoted(text)}, an address", DATA_PATH, _hub_id_hint(text))
+    elif is_glob(text):
+        finder.unmatched(path, text, DATA_PATH)
     elif looks_like_file(text):
-        finder.missing(path, text, wanted)
+        finder.missing(path, text, DATA_PATH)
     elif not _HUB_ID.fullmatch(text):
-        finder.refuse(path, f"found {quoted(text)}", wanted, "A data set on the Hub is named with its owner.")
+        finder.refuse(path, f"found {quoted(text)}", DATA_PATH, "A data set on the Hub is named with its owner.")
     return text
 
 
+def _readable(finder: _Finder, path: KeyPath, text: str, found: Path, split: str, wanted: str) -> str:
+    """The absolute path, refused unless files of a known kind are there."""
+    try:
+        find_files(found, split)
+    except DatasetError as error:
+        kind = ", a folder" if found.is_dir() else ""
+        finder.refuse(path, f"found {quoted(text)}{kind}: {error.message}", wanted, error.hint)
+    return str(found)
+
+
 def _eval_split(finder: _Finder, text: str) -> str:
-    if not looks_like_file(text):
+    """A file, folder or glob, absolute; the name of a split as it is."""
+    path: KeyPath = ("data", "eval_split")
+    wanted = "a file, a share, a count, or the name of a split"
+    if not looks_like_file(text) and not is_glob(text.partition("[")[0]):
         return text
-    found = finder.find(text)
+    found = finder.find(text) or (finder.find_matches(text) if is_glob(text) else None)
     if found is None:
-        finder.missing(("data", "eval_split"), text, "a file, a share, a count, or the name of a split on the Hub")
-    return str(found or text)
+        finder.missing(path, text, wanted)
+        return text
+    return _readable(finder, path, text, found, "train", wanted)
 
 
 def _template(finder: _Finder, text: str) -> str:
@@ -135,7 +174,7 @@ def _template(finder: _Finder, text: str) -> str:
     if _TEMPLATE_SUFFIX.search(text):
         found = finder.find(text)
         if found is None:
-            finder.missing(path, text, "a .jinja file, or the name of a template Unsloth knows")
+            finder.missing(path, text, "a .jinja file, or the name of a template (Unsloth's, TRL's, or plain)")
         return str(found or text)
     if "{%" in text or "{{" in text:
         hint = "Put the template into a file beside the recipe, e.g. chat.jinja, and name that."
@@ -143,14 +182,16 @@ def _template(finder: _Finder, text: str) -> str:
     elif text not in (names := _template_names()):
         near = nearest(text, names, cutoff=0.5)
         hint = f"Did you mean {near}?" if near else "Leave it out for the model's own template."
-        finder.refuse(path, f"found {quoted(text)}", "a .jinja file, or the name of a template Unsloth knows", hint)
+        finder.refuse(
+            path, f"found {quoted(text)}", "a .jinja file, or the name of a template (Unsloth's, TRL's, or plain)", hint
+        )
     return text
 
 
 def _template_names() -> list[str]:
-    from fastft.data.templates import unsloth_tables
+    from fastft.data.templates import template_names
 
-    return sorted(unsloth_tables()[0])
+    return sorted(template_names())
 
 
 def looks_like_file(text: str) -> bool:

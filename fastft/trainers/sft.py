@@ -8,6 +8,7 @@ from typing import Any
 
 from fastft import backend
 from fastft.data.conversation import Example
+from fastft.data.store import Examples
 from fastft.errors import TrainingError
 
 # No remote reporting, one progress display (ours), and evaluation without keeping logits, unless the recipe says so.
@@ -30,14 +31,16 @@ def build_trainer(
     # By these names, because unsloth puts its own classes behind them.
     from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
+    # Nothing is left to prepare: every example is ids and labels within max_length. TRL would go over each again.
+    prepared = {} if arguments.get("packing") else {"dataset_kwargs": {"skip_prepare_dataset": True}}
     evaluates = bool(evaluation) and str(arguments.get("eval_strategy", "no")) != "no"
     try:
-        config = SFTConfig(output_dir=str(checkpoints), **{**_ALWAYS, **arguments})
+        config = SFTConfig(output_dir=str(checkpoints), **{**_ALWAYS, **prepared, **arguments})
         trainer = SFTTrainer(
             model=model,
             args=config,
-            train_dataset=_dataset(train),
-            eval_dataset=_dataset(evaluation) if evaluates else None,
+            train_dataset=Examples.of(train).dataset(),
+            eval_dataset=Examples.of(evaluation).dataset() if evaluates else None,
             callbacks=list(callbacks),
             processing_class=tokenizer,
         )
@@ -49,9 +52,3 @@ def build_trainer(
     if arguments.get("packing") and backend.uses_cpu_backend():
         backend.pack_on_cpu(trainer, int(arguments["max_length"]), str(arguments.get("packing_strategy", "bfd")))
     return trainer
-
-
-def _dataset(examples: Sequence[Example]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_dict({"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]})

@@ -77,7 +77,11 @@ BROKEN = {
     "nul bytes": Broken("a.jsonl", _jsonl(GOOD) + "\0\0", ("a.jsonl:2: a NUL byte",)),
     "binary junk": Broken("a.json", bytes(range(128, 256)), ("a.json:1: the byte 0x80 is not UTF-8",)),
     "gzip data under another name": Broken("a.json", gzip.compress(LINE.encode()), ("a.json is gzip data",)),
-    "gzip": Broken("a.jsonl.gz", gzip.compress(LINE.encode()), ("a.jsonl.gz: .gz files can't be read",)),
+    "gzip cut short": Broken(
+        "a.jsonl.gz", gzip.compress(LINE.encode())[:-9], ("a.jsonl.gz: the gzip data can't be unpacked (",)
+    ),
+    "a name that hides the kind": Broken("a.gz", gzip.compress(LINE.encode()), ("a.gz: what is in it can't be told",)),
+    "a zip archive": Broken("a.zip", b"PK\x03\x04", ("a.zip: .zip files can't be read",)),
     "unknown suffix": Broken("a.txt", LINE, ("a.txt: the suffix '.txt' names no known kind",)),
     "no suffix": Broken("data", LINE, ("data: no suffix names no known kind",)),
     "parquet under another name": Broken("a.jsonl", b"PAR1" + bytes(20), ("a.jsonl is Parquet data",)),
@@ -168,7 +172,8 @@ def test_a_broken_file_gives_one_message_with_its_place(name: str, tmp_path: Pat
 
 def test_missing_files_and_folders(tmp_path: Path, qwen: ChatTokenizer) -> None:
     assert "none.jsonl: no such file" in str(_prepare(tmp_path / "none.jsonl", qwen))
-    assert "is a folder" in str(_prepare(tmp_path, qwen))
+    assert f"the folder {tmp_path} holds no data files" in str(_prepare(tmp_path, qwen))
+    assert f"no file matches {tmp_path}/*.jsonl" in str(_prepare(tmp_path / "*.jsonl", qwen))
     error = _prepare(Path("just-a-word"), qwen)
     assert "just-a-word: no such file" in str(error)
     assert "Hub id" in error.hint

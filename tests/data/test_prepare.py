@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fastft.data.conversation import IGNORE
+from fastft.data.conversation import IGNORE, Conversation, Message
 from fastft.data.prepare import PreparedData, prepare_data
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import DatasetError
@@ -112,7 +112,7 @@ def test_a_file_of_its_own_is_held_out(qwen: ChatTokenizer, tmp_path: Path) -> N
     assert any("also trained on" in warning and "val.jsonl:1" in warning for warning in data.audit.warnings)
     with pytest.raises(DatasetError, match=r"none\.jsonl: no such file"):
         prepare(path, qwen, eval_split=str(tmp_path / "none.jsonl"))
-    with pytest.raises(DatasetError, match="validation: no such file"):
+    with pytest.raises(DatasetError, match=r"data\.split is 'validation', but .* is a local file"):
         prepare(path, qwen, eval_split="validation")
 
 
@@ -150,7 +150,7 @@ def test_rows_left_out_are_counted_by_reason_with_places(qwen: ChatTokenizer, tm
     assert {reason: (t.count, t.places) for reason, t in audit.dropped.items()} == {
         "an assistant turn is empty": (5, ("d.jsonl:4", "d.jsonl:5", "d.jsonl:6")),
         "a message holds a control token of the model as text": (1, ("d.jsonl:9",)),
-        "a message sets its own weight in training": (1, ("d.jsonl:10",)),
+        "every turn to learn has weight 0": (1, ("d.jsonl:10",)),
         "the row has media, which a text model can't see": (1, ("d.jsonl:11",)),
     }
     assert {note: (t.count, t.places) for note, t in audit.notes.items()} == {
@@ -196,3 +196,97 @@ def test_an_evaluation_set_of_which_nothing_is_left_is_an_error(qwen: ChatTokeni
     other = write(tmp_path / "v.jsonl", [{"prompt": "a", "completion": ""}])
     with pytest.raises(DatasetError, match=r"v\.jsonl: nothing is left to evaluate on"):
         prepare(path, qwen, eval_split=str(other))
+
+
+# --- streaming, skipping, deduplicating, keeping ---
+
+
+def test_broken_rows_are_passed_over_on_request_counted_and_listed(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(4))
+    path.write_text(path.read_text() + '{oops\n{"messages": 3}\n')
+    with pytest.raises(DatasetError):
+        prepare(path, qwen)
+    audit = prepare(path, qwen, on_error="skip").audit
+    assert (audit.rows, audit.train.rows, audit.lost_rows) == (6, 4, 2)
+    assert [text.split(": ")[0] for text in audit.broken] == ["d.jsonl:5", "d.jsonl:6"]
+    assert "broken rows" in dict(audit._lines())
+
+
+def test_repeated_rows_are_left_out_on_request(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", [*pairs(3), *pairs(2)])
+    assert prepare(path, qwen).audit.duplicates == 2
+    data = prepare(path, qwen, deduplicate=True)
+    adds_up(data)
+    assert (len(data.train), data.audit.duplicates) == (3, 0)
+    assert data.audit.dropped["repeats an earlier row"].places == ("d.jsonl:4", "d.jsonl:5")
+
+
+def test_a_row_of_another_format_far_down_is_noticed(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    rows = [*pairs(1200), {"prompt": "p", "chosen": "a", "rejected": "b"}]
+    with pytest.raises(DatasetError, match=r"d\.jsonl:1201"):
+        prepare(write(tmp_path / "d.jsonl", rows), qwen)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, into which everything goes."""
+    import fastft.data.prepare
+
+    monkeypatch.setenv("FASTFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fastft.data.prepare, "_WORTH_KEEPING", 0.0)
+    return tmp_path / "cache"
+
+
+def test_unchanged_data_is_found_again_and_equal(qwen: ChatTokenizer, tmp_path: Path, kept: Path) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(50))
+    first = prepare(path, qwen, eval_split=5)
+    (entry,) = kept.iterdir()
+    again = prepare(path, qwen, eval_split=5)
+    assert [e.name for e in kept.iterdir()] == [entry.name]
+    assert again == first
+    assert again.train.lengths() == first.train.lengths()
+    assert again.audit == first.audit
+
+
+@pytest.mark.parametrize("change", ["rows", "seed", "max_length", "option", "template"])
+def test_whatever_is_changed_is_prepared_anew(qwen: ChatTokenizer, tmp_path: Path, kept: Path, change: str) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(20))
+    prepare(path, qwen, eval_split=5)
+    if change == "rows":
+        write(path, pairs(21))
+    elif change == "template":
+        qwen = ChatTokenizer.load(qwen.folder, "chatml")
+    options: dict[str, dict[str, Any]] = {
+        "seed": {"seed": 8}, "max_length": {"max_length": 100}, "option": {"train_on": "last"}
+    }  # fmt: skip
+    prepare(path, qwen, eval_split=5, **options.get(change, {}))
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_many_rows_go_through_a_file_and_read_the_same(
+    qwen: ChatTokenizer, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fastft.data.store
+
+    path = write(tmp_path / "d.jsonl", pairs(2000))
+    whole = prepare(path, qwen, eval_split=0.1)
+    monkeypatch.setattr(fastft.data.store, "_SPILL", 10_000)
+    spilled = prepare(path, qwen, eval_split=0.1, on_error="skip")  # another option, so that it is made anew
+    assert (spilled.train, spilled.evaluation) == (whole.train, whole.evaluation)
+    assert spilled.evaluation_conversations == whole.evaluation_conversations
+    assert not [e for e in kept.iterdir() if e.name.startswith(".")]
+    assert spilled.train.dataset()["input_ids"][7] == whole.train[7].input_ids
+
+
+def test_conversations_come_back_as_they_were() -> None:
+    from fastft.data.store import decode, encode
+
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": [1, None, "é"]}}}
+    messages = (
+        Message("system", "s"),
+        Message("assistant", "", tool_calls=(call,), reasoning_content="why", weight=0.0),
+        Message("tool", "{}", name="f", tool_call_id="1"),
+    )
+    conversation = Conversation(messages, "a:1", tools=({"name": "f"},))
+    assert decode(encode(conversation), "a:1") == conversation
+    assert decode(encode(Conversation((), "a:2", "text \u2028")), "a:2") == Conversation((), "a:2", "text \u2028")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -365,3 +366,76 @@ def test_order_and_places_survive_batching(qwen: ChatTokenizer) -> None:
     assert [r.conversation.place for r in rendered] == [row.place for row in rows]
     assert [bool(r.examples) for r in rendered] == [bool(n % 7) for n in range(1300)]
     assert all(learned_texts(qwen, r.examples[0]) == [f"<{n}><|im_end|>"] for n, r in enumerate(rendered) if n % 7)
+
+
+def test_turns_of_weight_0_are_read_and_not_learned(tokenizer: ChatTokenizer, chat: Chat) -> None:
+    conversation = chat("user: a", "assistant: one", "user: b", "assistant: two", "user: c", "assistant: three")
+    messages = list(conversation.messages)
+    messages[3] = replace(messages[3], weight=0.0)
+    weighted = replace(conversation, messages=tuple(messages))
+    (whole,) = Renderer(tokenizer, max_length=999).render(conversation).examples
+    (example,) = Renderer(tokenizer, max_length=999).render(weighted).examples
+    assert example.input_ids == whole.input_ids
+    assert learned_texts(tokenizer, example) == [f"one{tokenizer.end_of_turn}", f"three{tokenizer.end_of_turn}"]
+    none = replace(conversation, messages=tuple(replace(m, weight=0.0) for m in messages))
+    (drop,) = Renderer(tokenizer, max_length=999).render(none).dropped
+    assert drop.reason == "every turn to learn has weight 0"
+    (drop,) = Renderer(tokenizer, max_length=999, train_on="all").render(weighted).dropped
+    assert "weight 0" in drop.reason
+
+
+def test_train_on_tool_calls_learns_only_turns_that_call(qwen: ChatTokenizer) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    tools = ({"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}},)
+    messages = (
+        Message("user", "add"), Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "2"), Message("assistant", "It is 2."),
+    )  # fmt: skip
+    renderer = Renderer(qwen, max_length=999, train_on="tool_calls")
+    (example,) = renderer.render(Conversation(messages, "a:1", tools=tools)).examples
+    (text,) = learned_texts(qwen, example)
+    assert '{"name": "add", "arguments": {"a": 1}}' in text
+    assert "It is 2." not in text
+    (drop,) = renderer.render(Conversation((Message("user", "u"), Message("assistant", "v")), "a:2")).dropped
+    assert drop.reason == "no assistant turn calls a tool"
+
+
+@pytest.mark.parametrize("max_length", range(40, 200, 13))
+def test_split_turns_learns_every_answer_once(tokenizer: ChatTokenizer, chat: Chat, max_length: int) -> None:
+    answers = [f"answer {n} " + "word " * (n % 4) + "end" for n in range(12)]
+    turns = [turn for n, a in enumerate(answers) for turn in (f"user: question {n}", f"assistant: {a}")]
+    conversation = chat("system: Be kind.", *turns)
+    rendered = Renderer(tokenizer, max_length=max_length, truncation="split_turns").render(conversation)
+    found = [text for example in rendered.examples for text in learned_texts(tokenizer, example)]
+    lost = len(rendered.dropped)
+    assert len(found) + lost == len(answers)
+    assert found == [a + tokenizer.end_of_turn for a in answers] or lost
+    for example in rendered.examples:
+        assert len(example.input_ids) <= max_length
+        assert tokenizer.decode(example.input_ids).count("Be kind.") == 1
+    pieces = len(rendered.examples)
+    assert pieces == 1 if max_length > 999 else pieces > 1 or lost
+
+
+def test_split_turns_keeps_a_tool_call_with_its_result(qwen: ChatTokenizer) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {}}}
+    exchange = (
+        Message("user", "add " * 20), Message("assistant", "", tool_calls=(call,)),
+        Message("tool", "2"), Message("assistant", "It is 2."),
+    )  # fmt: skip
+    tools = ({"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}},)
+    conversation = Conversation(exchange * 3, "a:1", tools=tools)
+    rendered = Renderer(qwen, max_length=260, truncation="split_turns").render(conversation)
+    assert len(rendered.examples) == 3
+    for example in rendered.examples:
+        assert len(learned_texts(qwen, example)) == 2
+        assert "<tool_response>" in qwen.decode(example.input_ids)
+
+
+def test_split_turns_cuts_raw_text_into_windows_without_loss(qwen: ChatTokenizer) -> None:
+    text = "the quick brown fox " * 50
+    rendered = Renderer(qwen, max_length=64, truncation="split_turns").render(Conversation((), "a:1", text=text))
+    ids = [token for example in rendered.examples for token in example.input_ids]
+    assert qwen.decode(ids) == text + "<|im_end|>" or qwen.decode(ids).startswith(text)
+    assert all(len(e.input_ids) <= 64 and e.labels == [IGNORE, *e.input_ids[1:]] for e in rendered.examples)
+    assert not rendered.dropped

@@ -143,7 +143,7 @@ def test_folders_without_a_usable_tokenizer(tmp_path: Path) -> None:
 
 def test_preparing_data_imports_no_torch(qwen_tokenizer: Path, tmp_path: Path) -> None:
     """`fastft check` must answer within three seconds; torch alone takes longer."""
-    (tmp_path / "d.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 3)
+    (tmp_path / "d.jsonl").write_text("".join(f'{{"prompt": "{n}", "completion": "b"}}\n' for n in range(3)))
     program = (
         "import sys\nfrom pathlib import Path\n"
         "from fastft.data.prepare import prepare_data\nfrom fastft.data.tokenizer import ChatTokenizer\n"

@@ -186,6 +186,39 @@ def test_the_training_file_held_out(faults_of: FaultsOf, tmp_path: Path) -> None
     assert fault.found == "the file that is trained on"
 
 
+MIXED = VALID.replace("owner/name", "[a/b, {path: chats.jsonl, weight: 2}]")
+
+
+@pytest.mark.parametrize(
+    ("added", "where", "found", "expected"),
+    [
+        ("  name: sub\n", "7 data.name", 'found "sub" with a list in data.path', "one data set"),
+        ("  split: test\n", "7 data.split", 'found "test" with a list in data.path', "one data set"),
+        ("  eval_split: test\n", "7 data.eval_split", 'found "test" with a list in data.path', "a share, a count"),
+        ("  eval_split: chats.jsonl\n", "7 data.eval_split", "the file that is trained on", "another file"),
+        ("  format: text\n  train_on: tool_calls\n", "8 data.train_on", "no turns", "all"),
+    ],
+)
+def test_what_a_mixture_does_not_go_with(
+    faults_of: FaultsOf, tmp_path: Path, added: str, where: str, found: str, expected: str
+) -> None:
+    (tmp_path / "chats.jsonl").write_text("{}\n")
+    (fault,) = faults_of(added, base=MIXED)
+    assert fault.where == f"recipe.yaml:{where}"
+    assert found in fault.found
+    assert expected in fault.expected
+
+
+def test_hub_keys_in_an_entry_that_is_a_file(faults_of: FaultsOf, tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text("{}\n")
+    entries = "\n    - a/b\n    - {path: chats.jsonl, revision: main}\n"
+    (fault,) = faults_of(base=VALID.replace("owner/name", entries))
+    assert str(fault) == (
+        "recipe.yaml:8 data.path[1]: revision: main with the local chats.jsonl; expected a Hub id with it."
+        " Leave revision out"
+    )
+
+
 def test_a_value_at_fault_is_not_told_twice(faults_of: FaultsOf) -> None:
     """Without the faulty value the default would stand, and clash where nothing clashes."""
     faults = faults_of(base=FULL.replace("  full", "  load_in_4bit: maybe\n  full"))

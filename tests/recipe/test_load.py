@@ -195,7 +195,26 @@ BROKEN_BASES = [
     (VALID + "  columns: {text: 5}\n", "recipe.yaml:7 data.columns", "found {text: 5}", "a mapping", ""),
     (VALID + "  revision: 5\n", "recipe.yaml:7 data.revision", "found 5", "text or null", '"5"'),
     (VALID + "  revision: None\n", "recipe.yaml:7 data.revision", 'found "None"', "text or null", "null"),
-    (VALID.replace("owner/name", "[a/b, c/d]"), "recipe.yaml:6 data.path", "found [a/b, c/d]", "Hub id", "mixtures"),
+    (VALID.replace("owner/name", "[]"), "recipe.yaml:6 data.path", "found []", "Hub id", ""),
+    (VALID.replace("owner/name", "{path: a/b}"), "recipe.yaml:6 data.path", "found {path: a/b}", "a list", "a hyphen"),
+    *(
+        (VALID.replace("owner/name", f"\n    - a/b\n    - {entry}"), f"recipe.yaml:8 data.path[1]{key}", *said)
+        for entry, key, *said in (
+            ("5", "", "found 5", "a mapping with a path", "{path: chats.jsonl, fraction: 0.5}"),
+            ("''", "", 'found ""', "a mapping with a path", ""),
+            ("{weight: 2}", "", "an entry without path", "a path in each entry", ""),
+            ("{path: a/b, wieght: 2}", ".wieght", "unknown key", "a key of an entry", "Did you mean weight?"),
+            ("{path: a/b, zzz: 2}", ".zzz", "unknown key", "a key of an entry", "An entry takes path, name, split"),
+            ("{path: a/b, fraction: 1.5}", ".fraction", "found 1.5", "above 0 and at most 1", "a share of the rows"),
+            ("{path: a/b, fraction: 0}", ".fraction", "found 0", "above 0 and at most 1", "a share of the rows"),
+            ("{path: a/b, count: true}", ".count", "found true", "at least 1", "count a number"),
+            ("{path: a/b, count: 2.5}", ".count", "found 2.5", "at least 1", "count a number"),
+            ("{path: a/b, weight: -1}", ".weight", "found -1", "above 0", "how often"),
+            ("{path: a/b, format: share-gpt}", ".format", 'found "share-gpt"', "sharegpt", "Did you mean sharegpt?"),
+            ("{path: a/b, columns: [x]}", ".columns", "found [x]", "a mapping", ""),
+            ("{path: a/b, count: 3, weight: 1}", "", "found count and weight", "one of fraction, count", ""),
+        )
+    ),
 ]
 
 
@@ -316,3 +335,28 @@ def test_loading_is_quick(write: Write) -> None:
     begun = time.process_time()
     load_recipe(path)
     assert time.process_time() - begun < 0.25
+
+
+def test_a_mixture_is_read_and_written(write: Callable[[str], Path]) -> None:
+    entries = "\n    - a/b\n    - {path: c/d, fraction: 0.5, split: test, format: text, columns: {text: body}}\n"
+    recipe = load_recipe(write(VALID.replace("owner/name", entries)))
+    assert recipe.as_dict()["data"]["path"] == [
+        {"path": "a/b"},
+        {"path": "c/d", "split": "test", "format": "text", "columns": {"text": "body"}, "fraction": 0.5},
+    ]
+    assert load_recipe(recipe) == recipe
+    assert load_recipe(recipe, ["data.path=[a/b, {path: x/y, count: 5}]"]).as_dict()["data"]["path"] == [
+        {"path": "a/b"},
+        {"path": "x/y", "count": 5},
+    ]
+
+
+def test_every_fault_of_a_mixture_is_told(faults_of: FaultsOf) -> None:
+    entries = "\n    - {path: a/b, weight: 0, fraction: 2}\n    - 5\n    - {nmae: x}\n"
+    assert [fault.where for fault in faults_of(base=VALID.replace("owner/name", entries))] == [
+        "recipe.yaml:7 data.path[0].fraction",
+        "recipe.yaml:7 data.path[0].weight",
+        "recipe.yaml:8 data.path[1]",
+        "recipe.yaml:9 data.path[2]",
+        "recipe.yaml:9 data.path[2].nmae",
+    ]

@@ -58,8 +58,9 @@ def test_a_mapping_looks_in_the_current_folder(cwd: Path) -> None:
 def test_a_missing_file_names_both_places_and_the_nearest(write: Write, cwd: Path, tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text("{}\n")
     assert fault_of(write(data("chat.jsonl"))) == (
-        'recipe.yaml:6 data.path: there is no file "chat.jsonl"; expected a local .jsonl, .json, .csv or .parquet file,'
-        f" or a Hub id (owner/name). Tried {tmp_path / 'chat.jsonl'} and {cwd / 'chat.jsonl'}."
+        'recipe.yaml:6 data.path: there is no file "chat.jsonl"; expected a local .jsonl, .json, .csv, .parquet'
+        f" or .arrow file, a folder, a glob, or a Hub id (owner/name)."
+        f" Tried {tmp_path / 'chat.jsonl'} and {cwd / 'chat.jsonl'}."
         " Did you mean chats.jsonl?"
     )
 
@@ -97,11 +98,65 @@ def test_what_is_neither_file_nor_hub_id(write: Write, path: str, hint: str) -> 
     assert hint in fault_of(write(data(path)))
 
 
-def test_a_folder_of_data_lists_its_files(write: Write, tmp_path: Path) -> None:
-    (tmp_path / "sets").mkdir()
-    (tmp_path / "sets" / "a.jsonl").write_text("{}\n")
-    assert 'found "sets", a folder' in fault_of(write(data("sets")))
-    assert "It holds a.jsonl" in fault_of(write(data("sets")))
+def test_a_folder_of_data(write: Write, tmp_path: Path) -> None:
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    (sets / "notes.txt").write_text("x")
+    assert fault_of(write(data("sets"))) == (
+        f'recipe.yaml:6 data.path: found "sets", a folder: the folder {sets} holds no data files; expected a local'
+        " .jsonl, .json, .csv, .parquet or .arrow file, a folder, a glob, or a Hub id (owner/name)."
+        f" {sets} holds notes.txt"
+    )
+    (sets / "train.jsonl").write_text("{}\n")
+    assert load_recipe(write(data("sets"))).data.path == str(sets)
+    assert "holds no dev file" in fault_of(write(data("sets", "  split: dev\n")))
+
+
+def test_a_split_of_a_folder_is_held_out(write: Write, tmp_path: Path) -> None:
+    for name in ("train.jsonl", "val.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    recipe = load_recipe(write(data(str(tmp_path), "  eval_split: val\n")))
+    assert (recipe.data.path, recipe.data.eval_split) == (str(tmp_path), "val")
+    assert fault_of(write(data(str(tmp_path), "  eval_split: dev\n"))) == (
+        f'recipe.yaml:7 data.eval_split: found "dev": the folder {tmp_path} holds no dev file; expected a file of that'
+        f" name in the folder. {tmp_path} holds recipe.yaml, train.jsonl, val.jsonl. data.path is at recipe.yaml:6"
+    )
+    assert "expected another split" in fault_of(write(data(str(tmp_path), "  eval_split: train\n")))
+
+
+def test_a_split_is_not_held_out_of_itself(write: Write, tmp_path: Path) -> None:
+    """Under two names: the folder's only file is the split a, and what is read where no split has a name."""
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    assert "whose a.jsonl is trained on" in fault_of(write(data(str(tmp_path), "  eval_split: a\n")))
+
+
+def test_a_glob(write: Write, cwd: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text("{}\n")
+    assert load_recipe(write(data('"*.jsonl"'))).data.path == str(tmp_path / "*.jsonl")
+    assert fault_of(write(data('"*.csv"'))) == (
+        'recipe.yaml:6 data.path: no file matches "*.csv"; expected a local .jsonl, .json, .csv, .parquet or .arrow'
+        f" file, a folder, a glob, or a Hub id (owner/name). Tried {tmp_path / '*.csv'} and {cwd / '*.csv'}"
+    )
+    (tmp_path / "c.txt").write_text("x")
+    assert "the suffix '.txt' names no known kind" in fault_of(write(data('"*.txt"')))
+
+
+def test_a_mixture_has_each_of_its_paths_found(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    entries = '["a.jsonl", {path: a.jsonl, weight: 2}, owner/name]'
+    found = load_recipe(write(data(entries))).data.path
+    assert [(part.path, part.weight) for part in found if not isinstance(part, str)] == [
+        (str(tmp_path / "a.jsonl"), None),
+        (str(tmp_path / "a.jsonl"), 2.0),
+        ("owner/name", None),
+    ]
+    listed = "\n    - a.jsonl\n    - b.jsonl\n    - {path: c.jsonl}\n"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(data(listed)))
+    assert [fault.where for fault in caught.value.faults] == [
+        "recipe.yaml:8 data.path[1]",
+        "recipe.yaml:9 data.path[2].path",
+    ]
 
 
 def test_held_out_rows_in_a_file(write: Write, tmp_path: Path) -> None:
@@ -110,6 +165,17 @@ def test_held_out_rows_in_a_file(write: Write, tmp_path: Path) -> None:
     recipe = load_recipe(write(data("train.jsonl", "  eval_split: test.jsonl\n")))
     assert recipe.data.eval_split == str(tmp_path / "test.jsonl")
     assert "there is no file" in fault_of(write(data("train.jsonl", "  eval_split: tst.jsonl\n")))
+
+
+def test_held_out_rows_in_a_glob_or_folder(write: Write, tmp_path: Path) -> None:
+    for name in ("train.jsonl", "held/one.jsonl", "tests/test.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    for text in ("held/*.jsonl", "./held"):
+        recipe = load_recipe(write(data("train.jsonl", f"  eval_split: {text}\n")))
+        assert recipe.data.eval_split == str(tmp_path / text)
+    assert "holds no train file" in fault_of(write(data("train.jsonl", "  eval_split: ./tests\n")))
+    assert 'there is no file "held/*.csv"' in fault_of(write(data("train.jsonl", "  eval_split: held/*.csv\n")))
 
 
 def test_a_chat_template_in_a_file_or_by_name(write: Write, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
-"""Packing on the CPU, where Unsloth switches it off: packed examples must not see each other."""
+"""Packed examples must not see each other: in transformers, and on the CPU, where Unsloth switches packing off."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 from fastft.backend import import_unsloth, trainable_parameters
 from fastft.data.conversation import Example
+from fastft.data.packing import why_not_packed
 
 pytestmark = pytest.mark.slow
 
@@ -66,3 +70,49 @@ def test_packed_logits_equal_the_examples_alone(trainer) -> None:
 def test_the_adapter_is_float32(trainer) -> None:
     kinds = {str(parameter.dtype) for _, parameter in trainable_parameters(trainer.model)}
     assert kinds == {"torch.float32"}
+
+
+EQUAL = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "phi3", "qwen3_moe")
+LEAKING = ("lfm2", "gpt_oss")
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, dict[str, float]]:
+    """See packed_models.py; a process of its own, without unsloth."""
+    command = [sys.executable, "-m", "tests.trainers.packed_models"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    return json.loads(done.stdout.partition("RESULT")[2])
+
+
+def test_packed_loss_and_gradients_equal_those_of_the_examples_alone(measured: dict[str, dict[str, float]]) -> None:
+    of_equal = {name: found for name, found in measured.items() if name.split()[0] in EQUAL}
+    assert {name.split()[0] for name in of_equal} == set(EQUAL)
+    for name, found in of_equal.items():
+        assert found["sequences"] == 2, name
+        assert abs(found["packed"] - found["alone"]) < 1e-5, name
+        assert found["gradients"] < 1e-5, name
+        # Without restarting positions the same tokens give another loss, so a leak would be seen.
+        assert abs(found["merged"] - found["alone"]) > 1e-4, name
+    assert {f"{name} {how}" for name in ("llama", "gemma2", "gemma3_text") for how in ("eager", "sdpa")} <= set(
+        measured
+    )
+
+
+def test_gemma_2s_soft_capping_needs_eager_attention(measured: dict[str, dict[str, float]]) -> None:
+    """SDPA, transformers' default, leaves it out: packed or not, another model is trained. The others don't differ."""
+    apart = {
+        name: abs(measured[f"{name} eager"]["alone"] - measured[f"{name} sdpa"]["alone"])
+        for name in ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text")
+    }
+    assert apart.pop("gemma2") > 0.01
+    assert max(apart.values()) < 1e-5
+
+
+def test_models_that_cannot_be_packed_are_known(measured: dict[str, dict[str, float]]) -> None:
+    for name, found in measured.items():
+        model_type = name.split()[0]
+        leaks = abs(found["packed"] - found["alone"]) > 1e-3
+        assert leaks == (model_type in LEAKING), name
+        assert (why_not_packed(model_type) is not None) == leaks, name
+    assert "carry a state" in (why_not_packed("qwen3_next") or "")

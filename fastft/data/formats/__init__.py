@@ -1,19 +1,18 @@
-"""The data formats: which one a set is in, and how its rows become conversations.
+"""The data formats: which one a set is in, and how its rows become conversations and rows again.
 
-A format is one module with `NEEDS` (its columns, for people), `COLUMNS` (all columns it reads), `matches(row)` and
-`convert(row, place)`; `convert` raises RowFaultError or RowRefusedError. A new one is a file and a line in FORMATS.
+A format is one module with `KIND` (what its rows are for), `NEEDS` (its columns, for people), `COLUMNS` (all columns
+it reads), `matches(row)`, `convert(row, place)` and `to_row(conversation)`; `convert` raises RowFaultError or
+RowRefusedError. A new one is a file and a line in FORMATS.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from fastft.data.conversation import Conversation
 from fastft.data.sources import Row
-from fastft.errors import DatasetError
 
 FORMATS = {
     "messages": "fastft.data.formats.messages",
@@ -21,77 +20,44 @@ FORMATS = {
     "alpaca": "fastft.data.formats.alpaca",
     "prompt_completion": "fastft.data.formats.prompt_completion",
     "text": "fastft.data.formats.text",
+    "preference": "fastft.data.formats.preference",
+    "unpaired_preference": "fastft.data.formats.unpaired",
+    "prompt_only": "fastft.data.formats.prompt_only",
 }
 
-# Columns that mark data for methods other than supervised fine-tuning. Without this, an answer that was recorded
-# as a bad one would be trained on as a good one.
-_PREFERENCES = {
-    "preference pairs": ({"chosen", "rejected"},),
-    "unpaired preferences": ({"messages", "label"}, {"prompt", "completion", "label"}, {"conversations", "label"}),
-}
+Kind = Literal["conversation", "preference", "unpaired", "prompt"]
 
 
 class Format(Protocol):
     """What a module in FORMATS offers."""
 
+    KIND: Kind
     NEEDS: str
     COLUMNS: tuple[str, ...]
 
     def matches(self, row: Mapping[str, Any]) -> bool: ...
     def convert(self, row: dict[str, Any], place: str) -> Conversation: ...
+    def to_row(self, conversation: Conversation) -> dict[str, Any]:
+        """The row that `convert` makes `conversation` of, in the spelling of the row it came from.
+
+        Spellings that say the same are one: a developer turn is written as system, content parts as text, arguments
+        given as JSON text as an object, a null as nothing. `convert` gives the same conversation for both.
+        """
+        ...
 
 
 def load_format(name: str) -> Format:
     return cast(Format, import_module(FORMATS[name]))
 
 
-def choose_format(rows: Sequence[Row], named: str, source: str) -> str:
-    """`named`, or where it is "auto" the one format the rows are in.
+def choose_format(rows: Sequence[Row], named: str, source: str, *, kinds: Sequence[Kind] = ("conversation",)) -> str:
+    """`named`, or where it is "auto" the one format the rows are in. `kinds` are those the method learns from.
 
-    Raises DatasetError listing the candidates where none, or more than one, fits.
+    Raises DatasetError listing the candidates where none, or more than one, fits, and for rows of another kind.
     """
-    if named != "auto":
-        return named
-    _refuse_preferences(rows, source)
-    fits = {name: [row for row in rows if load_format(name).matches(row.values)] for name in FORMATS}
-    whole = [name for name, fitting in fits.items() if len(fitting) == len(rows)]
-    some = [name for name, fitting in fits.items() if fitting]
-    candidates = whole or some
-    if len(candidates) == 1:
-        return candidates[0]
-    if not candidates:
-        raise DatasetError(f"{source}: no known format has the columns {_columns(rows)}", hint=_known_formats())
-    if whole:
-        raise DatasetError(
-            f"{source}: the columns {_columns(rows)} fit more than one format: {', '.join(candidates)}",
-            hint="Name the one to train on in data.format.",
-        )
-    first = "; ".join(f"{name} from {fits[name][0].place}" for name in some)
-    raise DatasetError(
-        f"{source}: the rows are in different formats: {first}",
-        hint="Split the file by format, or name one in data.format to see which rows are not in it.",
-    )
+    from fastft.data.formats.detection import detect, require_kind
 
-
-def _refuse_preferences(rows: Sequence[Row], source: str) -> None:
-    for kind, column_sets in _PREFERENCES.items():
-        for columns in column_sets:
-            marked = [row for row in rows if columns <= row.values.keys()]
-            if not marked or ("label" in columns and not isinstance(marked[0].values["label"], bool)):
-                continue
-            raise DatasetError(
-                f"{source}: the columns {', '.join(sorted(columns))} (first in {marked[0].place}) make this a set of"
-                f" {kind}, and method sft does not tell good answers from bad ones",
-                hint="Use a set of good answers, or name data.format to train on them all the same.",
-            )
-
-
-def _columns(rows: Sequence[Row]) -> str:
-    counts = Counter(column for row in rows for column in row.values)
-    shown = [name if n == len(rows) else f"{name} ({n} of {len(rows)} rows)" for name, n in counts.most_common(12)]
-    return ", ".join(shown) or "(none)"
-
-
-def _known_formats() -> str:
-    known = "\n".join(f"  {name}: {load_format(name).NEEDS}" for name in FORMATS)
-    return f"Known formats:\n{known}\nOther column names are mapped in data.columns, for example {{output: answer}}."
+    if named == "auto":
+        return detect(rows, source, kinds)
+    require_kind(named, kinds)
+    return named

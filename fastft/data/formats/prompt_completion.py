@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastft.data.conversation import Conversation, Message
+from fastft.data.conversation import Conversation
 from fastft.data.faults import RowFaultError
-from fastft.data.formats.fields import described, parsed, system_message
-from fastft.data.formats.messages import has_turns, read_messages
+from fastft.data.formats.fields import system_message
+from fastft.data.formats.origin import origin_of, row_of, said, without_system
+from fastft.data.formats.sides import read_side, write_side
 from fastft.data.formats.tools import read_tools
 
+KIND = "conversation"
 NEEDS = "prompt and completion, both texts or both lists of {role, content}"
 COLUMNS = ("prompt", "completion", "system", "tools")
 
@@ -20,20 +22,19 @@ def matches(row: dict[str, Any]) -> bool:
 
 def convert(row: dict[str, Any], place: str) -> Conversation:
     """The prompt is the user's turn and the completion the assistant's, through the model's chat template."""
-    prompt = _side(row, "prompt", "user")
-    completion = _side(row, "completion", "assistant")
-    if any(message.role != "assistant" for message in completion[:1]):
-        raise RowFaultError(f"the completion begins with a {completion[0].role} turn", "an assistant turn")
-    return Conversation(tuple(system_message(row, prompt + completion)), place, tools=read_tools(row))
+    prompt = read_side(row, "prompt", "user", transcripts=False)
+    completion = read_side(row, "completion", "assistant", transcripts=False)
+    if any(message.role != "assistant" for message in completion.messages[:1]):
+        raise RowFaultError(f"the completion begins with a {completion.messages[0].role} turn", "an assistant turn")
+    spelled = {"prompt": prompt.spelled, "completion": completion.spelled}
+    origin = origin_of(row, COLUMNS, spelled=spelled, answer=len(completion.messages))
+    messages = tuple(system_message(row, prompt.messages + completion.messages))
+    return Conversation(messages, place, tools=read_tools(row), origin=origin)
 
 
-def _side(row: dict[str, Any], column: str, role: str) -> list[Message]:
-    value = row.get(column)
-    if isinstance(value, str) and has_turns(row, column, "role"):
-        value = parsed(value, column)
-    if isinstance(value, str):
-        return [Message(role, value)]
-    if isinstance(value, list):
-        return read_messages(value)
-    found = f"{column} is {described(value)}" if column in row else f"{column} is missing"
-    raise RowFaultError(found, "a text or a list of messages")
+def to_row(conversation: Conversation) -> dict[str, Any]:
+    messages, spelled = without_system(conversation), said(conversation, "spelled", {})
+    split = len(messages) - said(conversation, "answer", 1)
+    prompt = write_side(messages[:split], spelled.get("prompt"), "user")
+    completion = write_side(messages[split:], spelled.get("completion"), "assistant")
+    return row_of(conversation, {"prompt": prompt, "completion": completion})

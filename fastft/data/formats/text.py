@@ -7,6 +7,7 @@ from typing import Any
 from fastft.data.conversation import Conversation
 from fastft.data.formats.fields import text_field
 
+KIND = "conversation"
 NEEDS = "text: one document a row"
 COLUMNS = ("text",)
 
@@ -17,3 +18,7 @@ def matches(row: dict[str, Any]) -> bool:
 
 def convert(row: dict[str, Any], place: str) -> Conversation:
     return Conversation((), place, text=text_field(row, "text"))
+
+
+def to_row(conversation: Conversation) -> dict[str, Any]:
+    return {"text": conversation.text}

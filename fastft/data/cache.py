@@ -1,0 +1,84 @@
+"""Prepared data kept by content: the same rows, tokenizer, template and options are never prepared twice.
+
+An entry is a folder below the user's cache directory, made beside its place and renamed, so it is whole or absent. A
+changed file, template, tokenizer or option, or another version of this package's data stage, is another key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_MOST_BYTES = 20 << 30  # of all entries; the ones used longest ago give way
+
+
+def cache_folder() -> Path:
+    """Where prepared data is kept: FASTFT_CACHE, or fastft/data below XDG_CACHE_HOME (~/.cache)."""
+    if chosen := os.environ.get("FASTFT_CACHE"):
+        return Path(chosen).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "fastft" / "data"
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """One key for all that decides what the prepared data is."""
+    whole = json.dumps([_code(), facts], sort_keys=True, default=str)
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Of the data stage's own source: an upgraded fastft may render or count otherwise."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def find(key: str) -> Path | None:
+    """The entry's folder, marked as used now; None if there is none."""
+    folder = cache_folder() / key
+    if not (folder / "audit.json").is_file():
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+    return folder
+
+
+def staging(key: str) -> Path:
+    """A place on the cache's file system where this process makes the entry `key`. It need not exist yet."""
+    return cache_folder() / f".partial-{os.getpid()}-{key[:16]}"
+
+
+def keep(key: str, made: Path) -> Path:
+    """Rename the finished folder `made` to its entry, and remove the oldest entries where all take too much."""
+    folder = cache_folder() / key
+    try:
+        made.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(made, ignore_errors=True)
+    _prune(folder)
+    return folder
+
+
+def _prune(newest: Path) -> None:
+    entries = sorted((e for e in newest.parent.iterdir() if not e.name.startswith(".")), key=_used, reverse=True)
+    total = 0
+    for entry in entries:
+        total += sum(path.stat().st_size for path in entry.glob("*") if path.is_file())
+        if total > _MOST_BYTES and entry != newest:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _used(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,142 @@
+"""Rows become conversations: the format is told once, each row converted, and what can't be is counted by place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from fastft.data.account import Account
+from fastft.data.conversation import Conversation
+from fastft.data.faults import RowFaultError, RowRefusedError
+from fastft.data.formats import Format, choose_format, load_format
+from fastft.data.readers.json_files import ONE_OBJECT
+from fastft.data.render import Dropped
+from fastft.data.sources import Row, Source, raise_broken, raise_faults
+from fastft.data.store import encode
+from fastft.errors import DatasetError, Fault
+
+if TYPE_CHECKING:
+    from fastft.recipe.schema import DataSection
+
+_LOOKED_AT = 1000  # rows that the format is told from; later ones must be in the same
+_MOST_FAULTS = 10_000  # broken rows kept to be told; more are counted as that many
+# A row with one of these filled says something that a model of text can't be shown.
+_MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+
+
+class Converter:
+    """Turns the rows of sources into conversations, and tells `account` of every row that becomes none."""
+
+    def __init__(self, data: DataSection, account: Account) -> None:
+        self._account = account
+        self._skips = data.on_error == "skip"
+        self._deduplicates = data.deduplicate
+        self._seen: dict[str, str] = {}
+        self._faults: list[Fault] = []
+        self._formats: dict[str, None] = {}
+
+    @property
+    def format(self) -> str:
+        """The name of the format, or of those of a mixture."""
+        return " + ".join(self._formats)
+
+    def conversations(self, source: Source) -> Iterator[Conversation]:
+        """The source's conversations, in order. Once a row is broken (and isn't to be skipped) only faults are sought.
+
+        Raises DatasetError if the source is empty, or no format or more than one fits it.
+        """
+        self._faults = []
+        items = source.rows()
+        first = list(islice(items, _LOOKED_AT))
+        rows = [item for item in first if isinstance(item, Row)]
+        if not rows:
+            self._faults = [item for item in first if isinstance(item, Fault)]
+            self.refuse_faults(source, always=True)
+        name = choose_format(rows, source.format, source.name)
+        self._formats[name] = None
+        shapes = {frozenset(row.values) for row in rows}
+        for item in chain(first, items):
+            self._account.rows += 1
+            if isinstance(item, Row) and source.format == "auto" and frozenset(item.values) not in shapes:
+                shapes.add(frozenset(item.values))
+                _require_same_format(item, name, source)
+            conversation = self._take(item, load_format(name))
+            if conversation is not None and (self._skips or not self._faults):
+                yield conversation
+
+    def refuse_faults(self, source: Source, *, always: bool = False) -> None:
+        """Raises DatasetError that names every broken row of the source; with data.on_error: skip they are counted."""
+        if not self._faults:
+            return
+        if self._skips and not always:
+            self._account.broken += self._faults
+            self._faults = []
+            return
+        if not self._formats or any(fault.expected == ONE_OBJECT for fault in self._faults):
+            raise_broken(source.name, self._faults)
+        name = next(reversed(self._formats))
+        hint = f"The rows were read as {name}: {load_format(name).NEEDS}."
+        raise_faults(source.name, self._faults, "rows", f"{hint} data.on_error: skip leaves broken rows out, counted.")
+
+    def _take(self, item: Row | Fault, chosen: Format) -> Conversation | None:
+        if isinstance(item, Fault):
+            self._fault(item)
+            return None
+        self._note_unused(item, chosen)
+        try:
+            if media := [column for column in _MEDIA if item.values.get(column)]:
+                raise RowRefusedError("the row has media, which a text model can't see", media[0])
+            conversation = chosen.convert(item.values, item.place)
+            _check_unicode(conversation)
+        except RowFaultError as error:
+            self._fault(Fault(item.place, error.found, error.expected, error.hint))
+            return None
+        except RowRefusedError as error:
+            self._account.lost(Dropped(item.place, error.reason, error.detail))
+            return None
+        return None if self._is_repeated(conversation) else conversation
+
+    def _fault(self, fault: Fault) -> None:
+        if len(self._faults) < _MOST_FAULTS:
+            self._faults.append(fault)
+
+    def _note_unused(self, row: Row, chosen: Format) -> None:
+        """Columns that the format does not read, in rows that fill them."""
+        for column in row.values.keys() - {*chosen.COLUMNS, *_MEDIA}:
+            if row.values[column] not in (None, "", [], {}):
+                self._account.note(f"the column {column!r} is not used", row.place)
+
+    def _is_repeated(self, conversation: Conversation) -> bool:
+        if not self._deduplicates:
+            return False
+        content = encode(conversation)
+        if self._seen.get(content, conversation.place) != conversation.place:  # a mixture's weight is no repetition
+            self._account.lost(Dropped(conversation.place, "repeats an earlier row"))
+            return True
+        self._seen[content] = conversation.place
+        return False
+
+
+def _require_same_format(row: Row, name: str, source: Source) -> None:
+    """Columns that no earlier row had may make it a row of another format, which would be misread as this one."""
+    try:
+        other = choose_format([row], "auto", source.name)
+    except DatasetError as error:
+        raise DatasetError(f"{row.place} is not in the format of the rows before, {name}: {error.message}") from error
+    if other != name:
+        raise DatasetError(
+            f"{source.name}: the rows are in different formats: {name} at first, {other} from {row.place}",
+            hint="Split the file by format, or name one in data.format to see which rows are not in it.",
+        )
+
+
+def _check_unicode(conversation: Conversation) -> None:
+    """Raises RowFaultError for half a surrogate pair: JSON can escape one, but it is no character."""
+    texts = [text for message in conversation.turns() for text in message.texts()]
+    try:
+        "".join([conversation.text or "", *texts, json.dumps(conversation.tools, ensure_ascii=False)]).encode()
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(error.object[error.start]):04X}"
+        raise RowFaultError(f"a text holds {code}, half of a character", "valid Unicode", "Write it anew.") from error
