@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from fastft.data.boundaries import BoundaryError, PromptCheck, tokens_of
 from fastft.data.conversation import IGNORE, Conversation, Example, Message
 from fastft.data.faults import RowRefusedError
+from fastft.data.marks import Marks
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.data.truncation import exchanges, truncate, windows
 from fastft.data.turns import HistoryRewrittenError, Rendering, TurnFinder, control_token, shortened
@@ -65,6 +66,7 @@ class Renderer:
         self._tokenizer = tokenizer
         self._finder = TurnFinder(tokenizer)
         self._prompts = PromptCheck(tokenizer)
+        self._marks = Marks(tokenizer)
         self._max_length = max_length
         self._train_on = train_on
         self._truncation = truncation
@@ -80,12 +82,15 @@ class Renderer:
             while chunk := list(islice(source, _CHUNK)):
                 plans = [self._plan(conversation) for conversation in chunk]
                 texts = [plan.text for plan in plans if isinstance(plan, Rendering)]
-                following = _Chunk(chunk, plans, pool.submit(self._tokenizer.encode_batch, texts))
+                following = _Chunk(chunk, plans, pool.submit(self._encode, texts))
                 if begun is not None:
                     yield from self._finished(begun)
                 begun = following
             if begun is not None:
                 yield from self._finished(begun)
+
+    def _encode(self, texts: list[str]) -> list[Encoding]:
+        return self._tokenizer.encode_batch(texts, offsets=not self._marks.usable)
 
     def _finished(self, chunk: _Chunk) -> Iterator[Rendered]:
         encodings = iter(chunk.encodings.result())
@@ -168,6 +173,11 @@ class Renderer:
         return Example(ids, [IGNORE, *ids[1:]], conversation.place)
 
     def _labels(self, ids: list[int], rendering: Rendering, encoding: Encoding) -> list[int]:
+        if self._marks.usable:
+            labels = self._marks.labels(ids, rendering)
+            if labels is not None:
+                return labels
+            (encoding,) = self._tokenizer.encode_batch([rendering.text])
         labels = [IGNORE] * len(ids)
         for turn in rendering.turns:
             self._prompts.check(ids, rendering.text, turn, encoding)

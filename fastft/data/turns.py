@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fastft.data.conversation import Conversation, Message
 from fastft.data.faults import RowRefusedError
@@ -45,6 +46,8 @@ class TurnFinder:
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
+        self._current: Conversation | None = None  # rendered several times in a row
+        self._dicts: list[dict[str, Any]] = []
 
     def whole(self, conversation: Conversation, wanted: Sequence[int]) -> Rendering:
         """The conversation up to the last wanted message, with the turns of the messages `wanted` (indices).
@@ -89,9 +92,11 @@ class TurnFinder:
         return text
 
     def _render(self, conversation: Conversation, count: int, *, prompt: bool = False) -> tuple[str, list[Span]]:
+        if self._current is not conversation:
+            self._current, self._dicts = conversation, conversation.as_dicts()
         try:
             return self._tokenizer.render_spans(
-                conversation.as_dicts()[:count], tools=conversation.tools, add_generation_prompt=prompt
+                self._dicts[:count], tools=conversation.tools, add_generation_prompt=prompt
             )
         except ModelError as error:
             raise RowRefusedError("the chat template refuses the messages", error.message) from error

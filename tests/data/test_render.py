@@ -439,3 +439,23 @@ def test_split_turns_cuts_raw_text_into_windows_without_loss(qwen: ChatTokenizer
     assert qwen.decode(ids) == text + "<|im_end|>" or qwen.decode(ids).startswith(text)
     assert all(len(e.input_ids) <= 64 and e.labels == [IGNORE, *e.input_ids[1:]] for e in rendered.examples)
     assert not rendered.dropped
+
+
+def test_marks_and_offsets_give_the_same_labels(tokenizer: ChatTokenizer, chat: Chat) -> None:
+    """Control tokens are a quick way to the labels; the slow one, by offsets, must come to the same everywhere."""
+    rng = random.Random(5)
+    starts = ["", "\n", "\n\n", " ", "  \n x", "\t", "é", "e\u0301", "ﬁ", "👩‍👩‍👧", "<tool_call>", "user\n", ">", "1"]
+    conversations = []
+    for _ in range(300):
+        turns = [f"system: {rng.choice(starts)}be"] if rng.random() < 0.3 else []
+        for _ in range(rng.randint(1, 4)):
+            turns += [f"user: {rng.choice(starts)}why{rng.choice(starts)}"]
+            turns += [f"assistant: {rng.choice(starts)}because {rng.random()}{rng.choice(starts)}"]
+        conversations.append(chat(*turns))
+    by_marks, by_offsets = Renderer(tokenizer, max_length=9999), Renderer(tokenizer, max_length=9999)
+    assert by_marks._marks.usable
+    by_offsets._marks.usable = False
+    pairs = zip(by_marks.render_all(conversations), by_offsets.render_all(conversations), strict=True)
+    for first, second in pairs:
+        assert first.examples == second.examples
+        assert (first.split, first.dropped) == (second.split, second.dropped)
