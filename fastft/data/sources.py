@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastft.data.formats.tags import rename_tags, split_columns
 from fastft.data.mixture import ALL_ROWS, Share, take
 from fastft.data.origins import HubSet, LocalFiles, Origin
 from fastft.data.readers import ARCHIVES, CODECS, READERS
@@ -40,7 +41,8 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 class Source:
     """One part of the data. `name` is for people; `format` is "auto" or the name of one.
 
-    `columns` maps the formats' names to the file's; `rows()` has them renamed already.
+    `columns` maps the formats' names to the file's, `keys` the same for the keys of a turn, and `roles` a format's role
+    to the set's names of it; `rows()` has all of them renamed already.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Source:
     format: str
     origin: Origin = field(repr=False)
     share: Share = ALL_ROWS
+    keys: Mapping[str, str] = field(default_factory=dict)
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def rows(self) -> Iterator[Row | Fault]:
         """The rows that are seen, in order, and a fault for each broken one; anew with each call.
@@ -60,7 +64,7 @@ class Source:
         empty = True
         for row in take(self.origin.rows, self.share, self.name):
             empty = False
-            yield self._renamed(row, names) if names and isinstance(row, Row) else row
+            yield self._renamed(row, names) if isinstance(row, Row) else row
         if empty:
             raise _no_rows(self.name)
 
@@ -84,7 +88,10 @@ class Source:
         for old, new in names.items():
             if new in row.values and new not in self.columns.values():
                 raise _hidden_column(self.name, new, old)
-        return _with_names(row, names)
+        row = _with_names(row, names) if names else row
+        if self.keys or self.roles:
+            return Row(rename_tags(row.values, self.keys, self.roles), row.place)
+        return row
 
 
 def open_sources(
@@ -100,9 +107,10 @@ def open_sources(
         # Rows held out in a file of their own are no part of the Hub set that data.name and data.revision are about.
         beside = data if path == data.path else None
         entry = _Entry(path, beside and beside.name, split, beside and beside.revision, data.format, data.columns)
-        return [_open(entry, entry.path)]
+        return [_tagged(_open(entry, entry.path), data)]
     entries = [_entry(data, part, split, seed) for part in path]
-    return [_open(entry, name) for entry, name in zip(entries, _names([e.path for e in entries]), strict=True)]
+    names = _names([entry.path for entry in entries])
+    return [_tagged(_open(entry, name), data) for entry, name in zip(entries, names, strict=True)]
 
 
 def open_held_out(data: DataSection, *, seed: int = 0) -> list[Source]:
@@ -115,6 +123,12 @@ def open_held_out(data: DataSection, *, seed: int = 0) -> list[Source]:
     if Path(chosen).exists() or (looks_local(chosen) and Path(chosen).suffix and not folder):
         return open_sources(data, chosen, split="train", seed=seed)
     return open_sources(data, data.path, split=chosen, seed=seed)
+
+
+def _tagged(source: Source, data: DataSection) -> Source:
+    """With what `columns` says of the keys of turns apart, and the set's own names of the roles."""
+    columns, keys = split_columns(source.columns)
+    return replace(source, columns=columns, keys=keys, roles=data.roles)
 
 
 @dataclass(frozen=True)

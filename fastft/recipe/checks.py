@@ -78,6 +78,16 @@ def check_columns(value: Any) -> Any:
     raise fault("")
 
 
+def check_roles(value: Any) -> Any:
+    """Role -> the set's own names of it; one name may stand without a list."""
+    if not isinstance(value, Mapping) or value.keys() - {"system", "user", "assistant", "tool"}:
+        raise fault("")
+    named = {role: (names,) if isinstance(names, str) else tuple(names or ()) for role, names in value.items()}
+    if not all(names and all(isinstance(name, str) and name for name in names) for names in named.values()):
+        raise fault("")
+    return named
+
+
 def check_data_path(value: Any, entry: type[BaseModel]) -> Any:
     """A path, or the parts of a mixture as `entry`s. All that is wrong in a mixture is told, each at its place."""
     if isinstance(value, str) and value:

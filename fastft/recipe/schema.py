@@ -161,6 +161,12 @@ class DataSection(Section):
         description="The format's column name -> the file's column name, where they differ.",
         json_schema_extra={"expected": "a mapping of the format's column names to the file's"},
     )
+    roles: Annotated[dict[str, tuple[str, ...]], BeforeValidator(checks.check_roles)] = Field(
+        default={},
+        description="Role -> the set's own names of it, where turns name their speaker otherwise: {user: [customer]}. "
+        "The keys of turns are mapped in columns: {from: speaker, value: said}.",
+        json_schema_extra={"expected": "a mapping of system, user, assistant or tool to a name or a list of names"},
+    )
     eval_split: Annotated[float | int | str | None, PlainValidator(checks.check_eval_split)] = Field(
         default=None,
         description="Held-out rows: a share, a count, a file of their own, or a split of the Hub set or folder.",

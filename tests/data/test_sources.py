@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from fastft.data.origins import HubSet
 from fastft.data.sources import Row, Source, load_rows, looks_local, open_held_out, open_sources, rename_columns
@@ -339,3 +340,23 @@ def test_held_out_rows_in_a_file_beside_a_hub_set(tmp_path: Path) -> None:
     assert source.name == "a/b (test[:10%])"
     (source,) = open_held_out(data.model_copy(update={"path": str(tmp_path / "train.jsonl")}))
     assert source.name == "held_out.jsonl"
+
+
+def test_turns_under_keys_and_roles_of_their_own_are_mapped(tmp_path: Path) -> None:
+    rows = [{"dialog": [{"who": "customer", "said": "Hi"}, {"who": "agent", "said": "Hello!"}]}]
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"conversations": "dialog", "from": "who", "value": "said"}
+    data = DataSection.model_validate(
+        {"path": str(path), "columns": columns, "roles": {"user": "customer", "assistant": ["agent", "bot"]}}
+    )
+    (source,) = open_sources(data, str(path), split="train")
+    (row,) = source.rows()
+    assert isinstance(row, Row)
+    assert row.values == {"conversations": [{"from": "user", "value": "Hi"}, {"from": "assistant", "value": "Hello!"}]}
+
+
+@pytest.mark.parametrize("roles", [{"customer": "user"}, {"user": []}, {"user": [3]}, ["user"]])
+def test_roles_are_checked(tmp_path: Path, roles: object) -> None:
+    with pytest.raises(ValidationError):
+        DataSection.model_validate({"path": str(tmp_path / "d.jsonl"), "roles": roles})

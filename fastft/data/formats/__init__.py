@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, Literal, Protocol, cast
 
 from fastft.data.conversation import Conversation
-from fastft.data.sources import Row
+from fastft.data.rows import Row
 
 FORMATS = {
     "messages": "fastft.data.formats.messages",

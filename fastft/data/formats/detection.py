@@ -8,7 +8,7 @@ from typing import Any
 
 from fastft.data.formats import FORMATS, Kind, load_format
 from fastft.data.formats.sharegpt import SPEAKERS, TEXTS
-from fastft.data.sources import Row
+from fastft.data.rows import Row
 from fastft.errors import DatasetError
 
 _KINDS: dict[Kind, str] = {
@@ -143,7 +143,7 @@ def _turn_hints(row: Row) -> Iterator[str]:
         elif len(turn) > 1 and column in ("messages", "conversations"):
             yield (
                 f"{column} holds objects with {keys}, of which none is known as the speaker ({', '.join(SPEAKERS)})"
-                f" with a text ({', '.join(TEXTS)}). Rename the keys in the file."
+                f" with a text ({', '.join(TEXTS)}). Say which they are: data.columns: {{from: …, value: …}}."
             )
 
 

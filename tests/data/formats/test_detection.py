@@ -137,7 +137,7 @@ def test_several_formats_are_an_error_that_lists_them() -> None:
         (
             {"conversations": [{"who": "me", "said": "a"}]},
             "conversations holds objects with 'who', 'said', of which none is known as the speaker (from, role,"
-            " speaker) with a text (value, content, text). Rename the keys in the file.",
+            " speaker) with a text (value, content, text). Say which they are: data.columns: {from: …, value: …}.",
         ),
     ],
 )
