@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.data.audit import PLACES, Audit, Part, Tally, histogram, quantiles, warnings_of
 from fastft.data.conversation import IGNORE
-from fastft.data.render import Dropped, Rendered
+from fastft.data.faults import Dropped
+from fastft.data.render import Rendered
 from fastft.data.store import numbers
 from fastft.errors import Fault
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from fastft.data.account import Account
 from fastft.data.conversation import Conversation
-from fastft.data.faults import RowFaultError, RowRefusedError
+from fastft.data.faults import Dropped, RowFaultError, RowRefusedError
 from fastft.data.formats import Format, choose_format, load_format
 from fastft.data.readers.json_files import ONE_OBJECT
-from fastft.data.render import Dropped
 from fastft.data.sources import Row, Source, raise_broken, raise_faults
 from fastft.data.store import encode
 from fastft.errors import DatasetError, Fault

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class RowFaultError(Exception):
     """The row is malformed: what was found and what was expected there. Such rows stop the preparation."""
@@ -23,3 +25,12 @@ class RowRefusedError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row, or an answer of it, that nothing can be learned from. `reason` is one of few, for counting."""
+
+    place: str
+    reason: str
+    detail: str = ""

@@ -19,7 +19,8 @@ from fastft.data import cache
 from fastft.data.account import Account
 from fastft.data.audit import Audit
 from fastft.data.convert import Converter
-from fastft.data.render import TOO_LONG, Dropped, Rendered, Renderer
+from fastft.data.faults import Dropped
+from fastft.data.render import TOO_LONG, Rendered, Renderer
 from fastft.data.sources import Source, open_held_out, open_sources
 from fastft.data.store import (
     Conversations,

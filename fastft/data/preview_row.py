@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.data.account import Account
 from fastft.data.convert import Converter
+from fastft.data.faults import Dropped
 from fastft.data.preview import Section, learned_share, shown
-from fastft.data.render import Dropped, Rendered, Renderer
+from fastft.data.render import Rendered, Renderer
 from fastft.data.rows import Row
 from fastft.data.sources import Source, open_held_out, open_sources
 from fastft.errors import DatasetError, Fault

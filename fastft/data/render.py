@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastft.data.boundaries import BoundaryError, PromptCheck, tokens_of
 from fastft.data.conversation import IGNORE, Conversation, Example, Message
-from fastft.data.faults import RowRefusedError
+from fastft.data.faults import Dropped, RowRefusedError
 from fastft.data.marks import Marks
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.data.truncation import exchanges, truncate, windows
@@ -25,15 +25,6 @@ Truncation = Literal["keep_start", "keep_end", "drop", "split_turns"]
 
 TOO_LONG = "nothing to learn within max_length"
 _CHUNK = 512  # conversations tokenised at once: enough to keep all cores busy, small enough to keep memory flat
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A row, or an answer of it, that nothing can be learned from. `reason` is one of few, for counting."""
-
-    place: str
-    reason: str
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fastft.data.templates import find_template
+from fastft.data.tokenizer_files import check_added_tokens, read_backend, read_json, special_tokens
 from fastft.errors import ModelError
 from fastft.files import sha256_of
 
@@ -51,10 +52,10 @@ class ChatTokenizer:
         Raises ModelError: files missing or unreadable, no template, a template that fails on a plain exchange
         or never closes an assistant turn with a token of this tokenizer.
         """
-        config = _read_json(folder / "tokenizer_config.json")
-        backend = _read_backend(folder)
-        _check_added_tokens(backend, config, folder)
-        specials = _special_tokens(config, _read_json(folder / "special_tokens_map.json"), backend, folder)
+        config = read_json(folder / "tokenizer_config.json")
+        backend = read_backend(folder)
+        check_added_tokens(backend, config, folder)
+        specials = special_tokens(config, read_json(folder / "special_tokens_map.json"), backend, folder)
         tokenizer = cls(folder, backend, specials, find_template(folder, config, chat_template))
         tokenizer.check_template(chat_template)
         return tokenizer
@@ -264,60 +265,3 @@ def _any_of(strings: Sequence[str]) -> re.Pattern[str]:
     """Matches the longest of `strings` first; matches nothing if there are none."""
     ordered = sorted(strings, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, ordered)) if ordered else r"(?!)")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`, {} if the file is absent. Raises ModelError if it is no JSON object."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} holds a {type(value).__name__}, not a JSON object")
-    return value
-
-
-def _read_backend(folder: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(
-            f"{folder} has no tokenizer.json",
-            hint="fastft needs the fast tokenizer; AutoTokenizer.from_pretrained(...).save_pretrained(...) writes it.",
-        )
-    try:
-        backend = Tokenizer.from_file(str(path))
-    # The Rust library raises plain Exception for a file it can't read.
-    except Exception as error:
-        raise ModelError(f"{path} is not a tokenizer: {error}") from error
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
-
-
-def _check_added_tokens(backend: Tokenizer, config: Mapping[str, Any], folder: Path) -> None:
-    """tokenizer_config.json may list added tokens again; other ids there mean two vocabularies in one folder."""
-    for key, entry in config.get("added_tokens_decoder", {}).items():
-        content = entry["content"] if isinstance(entry, dict) else str(entry)
-        if backend.token_to_id(content) != int(key):
-            raise ModelError(
-                f"{folder}: tokenizer_config.json gives {content!r} the id {key}, "
-                f"tokenizer.json {backend.token_to_id(content)}"
-            )
-
-
-def _special_tokens(
-    config: Mapping[str, Any], token_map: Mapping[str, Any], backend: Tokenizer, folder: Path
-) -> dict[str, str | None]:
-    """bos, eos, pad and unk by name; entries are strings or objects with `content`. Raises ModelError if unknown."""
-    found: dict[str, str | None] = {}
-    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        entry = config.get(name, token_map.get(name))
-        token = entry.get("content") if isinstance(entry, dict) else entry
-        if token is not None and backend.token_to_id(token) is None:
-            raise ModelError(f"{folder}: {name} is {token!r}, which is not in tokenizer.json")
-        found[name] = token
-    return found
