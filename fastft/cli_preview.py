@@ -28,7 +28,8 @@ def preview(
 ) -> None:
     """Show what RECIPE trains on, token by token: learned text in colour and ⟦brackets⟧, the rest dim.
 
-    OVERRIDES are section.key=value, checked like the file. Nothing is written but the page asked for.
+    OVERRIDES are section.key=value, checked like the file. Nothing is written but the page asked for and,
+    where preparing the data took long, the cache of prepared data.
 
     \b
     Examples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ class Account:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.sources: dict[str, int] = {}  # "chats.jsonl (messages)": rows seen
         self.conversations = 0
         self.examples = 0
         self.broken: list[Fault] = []
@@ -59,6 +60,8 @@ class Account:
             self.note("conversations made into one example an answer", place)
         if rendered.examples and rendered.unanswered:
             self.note("rows whose turns after the last answer are not used", place)
+        if rendered.examples and rendered.in_pieces:
+            self.note("conversations longer than max_length, cut between turns", place)
 
     def add_examples(self, columns: Mapping[str, Any]) -> None:
         """Count a batch of examples, in the order of their conversations; see `store.example_columns`."""
@@ -120,9 +123,15 @@ class Account:
             fingerprint=hashlib.sha256(content.tobytes()).hexdigest(),
             examples_sha256=self._examples_sha256(train, evaluation),
             broken=tuple(str(fault) for fault in self.broken),
-            warnings=tuple(warnings_of(part, dropped, duplicates, leaks, facts["max_length"])),
+            sources=dict(self.sources),
+            warnings=(*self._broken_rows(), *warnings_of(part, dropped, duplicates, leaks, facts["max_length"])),
             **facts,
         )
+
+    def _broken_rows(self) -> Iterator[str]:
+        if self.broken:
+            first = "; ".join(str(fault) for fault in self.broken[:PLACES])
+            yield f"{len(self.broken):,} broken rows are passed over (all of them in --json): {first}"
 
     def _examples_sha256(self, train: np.ndarray, evaluation: np.ndarray) -> str:
         import numpy as np

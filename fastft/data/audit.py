@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Audit:
     template_sha256: str
     max_length: int
     warnings: tuple[str, ...]
+    sources: Mapping[str, int] = field(default_factory=dict)  # "chats.jsonl (messages)": rows seen of it
     broken: tuple[str, ...] = ()  # rows that data.on_error: skip passed over, each with its place and its fault
 
     @classmethod
@@ -107,6 +108,9 @@ class Audit:
 
     def _lines(self) -> Iterable[tuple[str, str]]:
         yield "rows", f"{self.rows:,} read as {self.format}, {self.lost_rows:,} left out"
+        if len(self.sources) > 1:
+            for source, rows in self.sources.items():
+                yield "  from", f"{source}: {rows:,} rows"
         for name, part in (("train", self.train), ("evaluation", self.evaluation)):
             if part.examples:
                 yield name, f"{part.rows:,} rows, {part.examples:,} examples"

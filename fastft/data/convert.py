@@ -55,9 +55,11 @@ class Converter:
             self.refuse_faults(source, always=True)
         name = choose_format(rows, source.format, source.name)
         self._formats[name] = None
+        label = f"{source.name} ({name})"
         shapes = {frozenset(row.values) for row in rows}
         for item in chain(first, items):
             self._account.rows += 1
+            self._account.sources[label] = self._account.sources.get(label, 0) + 1
             if isinstance(item, Row) and source.format == "auto" and frozenset(item.values) not in shapes:
                 shapes.add(frozenset(item.values))
                 _require_same_format(item, name, source)

@@ -35,7 +35,8 @@ class Rendered:
     examples: tuple[Example, ...]
     dropped: tuple[Dropped, ...] = ()
     split: bool = False
-    unanswered: int = 0  # turns after the last answer, which are left out
+    unanswered: int = 0  # turns after the last answer that is learned, which are left out
+    in_pieces: bool = False  # longer than the maximum length, and cut between turns
 
 
 class Renderer:
@@ -212,7 +213,8 @@ class Renderer:
             else:
                 examples += fitting.examples
                 lost += fitting.dropped
-        return Rendered(conversation, tuple(examples), tuple(lost), len(examples) > 1, self._unanswered(conversation))
+        unanswered = self._unanswered(conversation)
+        return Rendered(conversation, tuple(examples), tuple(lost), unanswered=unanswered, in_pieces=True)
 
     def _fits(self, conversation: Conversation) -> Rendered | None:
         """The conversation rendered alone, or None if it is longer than max_length."""
@@ -269,8 +271,10 @@ class Renderer:
     def _unanswered(self, conversation: Conversation) -> int:
         if conversation.text is not None or self._train_on == "all":
             return 0
-        roles = [message.role for message in conversation.messages]
-        return roles[::-1].index("assistant")
+        try:
+            return len(conversation.messages) - 1 - self._wanted(conversation)[-1]
+        except RowRefusedError:
+            return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ class TurnFinder:
             raise RowRefusedError("the chat template refuses the messages", error.message) from error
 
     def _start(self, text: str, conversation: Conversation, index: int) -> int:
+        if index == 0:
+            raise RowRefusedError("the row begins with an answer, which has no prompt")
         prompt, _ = self._render(conversation, index, prompt=True)
         if not text.startswith(prompt):
             raise HistoryRewrittenError

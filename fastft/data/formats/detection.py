@@ -76,8 +76,7 @@ def _refuse_marked(rows: Sequence[Row], source: str, kinds: Sequence[Kind]) -> N
         if "conversation" in kinds:
             raise DatasetError(
                 f"{told} {_KINDS[kind]}, and method sft does not tell good answers from bad ones",
-                hint=f"It is for {_LEARNED_BY[kind]}. For sft use a set of good answers, or name data.format to train"
-                " on them all the same.",
+                hint=f"It is for {_LEARNED_BY[kind]}. For sft use a set of good answers.",
             )
         raise DatasetError(
             f"{told} {_KINDS[kind]}, which {_LEARNED_BY[kind]} learn from; this method learns from {_wanted(kinds)}",

@@ -83,7 +83,7 @@ def test_labels_of_0_and_1_are_a_preference_only_if_there_are_no_others() -> Non
     rows = [{"messages": CHAT, "label": label} for label in (0, 1, 2)]
     assert detected(*rows) == "messages"
     assert "make this a set of unpaired preferences" in refusal(*rows[:2]).message
-    assert "name data.format to train on them all the same" in refusal(*rows[:2]).hint
+    assert "For sft use a set of good answers" in refusal(*rows[:2]).hint
 
 
 def test_data_for_another_method_is_told_by_name() -> None:
