@@ -211,7 +211,9 @@ def load_rows(path: str, *, name: str | None = None, split: str = "train", revis
 def raise_broken(name: str, faults: Sequence[Fault]) -> None:
     """One DatasetError for the faults that a source's `rows()` gave."""
     unit = "lines" if faults[0].expected == ONE_OBJECT else "rows"
-    raise_faults(name, faults, unit, f"Repair those {unit}.")
+    raise_faults(
+        name, faults, unit, f"Repair those {unit}, or leave them out, counted and listed: data.on_error: skip."
+    )
 
 
 def rename_columns(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row]:

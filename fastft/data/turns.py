@@ -119,6 +119,8 @@ class TurnFinder:
             at = text.find(closing, at + 1)
         if message.tool_calls and not all(_is_written(part, text[start:]) for part in message.texts()):
             raise RowRefusedError("the template does not write tool calls", message.tool_calls[0]["function"]["name"])
+        if message.reasoning_content and not _is_written(message.reasoning_content, text[start:]):
+            raise RowRefusedError("the template does not write reasoning", shortened(message.reasoning_content))
         raise RowRefusedError(
             "the template does not write an answer whole and close it with its end-of-turn token",
             f"looked for {shortened(message.content)!r} followed by {closing}",
@@ -157,7 +159,14 @@ def _check_written(text: str, messages: Sequence[Message]) -> None:
     for message in messages:
         for part in message.texts():
             if not _is_written(part, text):
-                raise RowRefusedError(f"the template leaves out the content of a {message.role} turn", shortened(part))
+                what = "name" if part == message.name else "content"
+                raise RowRefusedError(
+                    f"the template leaves out the {what} of {_article(message.role)} turn", shortened(part)
+                )
+
+
+def _article(role: str) -> str:
+    return "an assistant" if role == "assistant" else f"a {role}"
 
 
 def _check_tools(text: str, conversation: Conversation) -> None:

@@ -85,6 +85,9 @@ def check_roles(value: Any) -> Any:
     named = {role: (names,) if isinstance(names, str) else tuple(names or ()) for role, names in value.items()}
     if not all(names and all(isinstance(name, str) and name for name in names) for names in named.values()):
         raise fault("")
+    names = [name for given in named.values() for name in given]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise fault("", hint=f"{twice[0]} is named for two roles.")
     return named
 
 

@@ -82,6 +82,7 @@ ENDS_TWICE = {"trl:phi3", "trl:phi3_training", "trl:phi3_5", "trl:phi3_5_trainin
 NEMOTRONS = ("nano", "super", "ultra", "5_lightning")
 THINKS = "the template does not begin an answer with its own generation prompt"
 NOT_WHOLE = "the template does not write an answer whole and close it with its end-of-turn token"
+UNREASONED = "the template does not write reasoning"
 NO_SYSTEM = {"trl:gemma", "trl:gemma_training"}
 ROLES_ONLY = {  # raise an exception for a turn that is neither a user's nor an assistant's
     *("alpaca", "gemma", "gemma-3", "gemma-3n", "gemma2", "gemma3", "gemma3n", "llama", "mistral", "unsloth"),
@@ -114,7 +115,7 @@ def _refusals(name: str, kind: str, own_end: bool) -> set[str]:
     """The reasons for which rows of `kind` may be refused; `own_end`: the tokenizer has the template's end token."""
     if kind == "reasoning":
         opened = name in REFUSED or name.startswith("trl:qwen3_5_nothink")
-        return set() if name in REASONS else {THINKS if opened else NOT_WHOLE}
+        return set() if name in REASONS else {THINKS if opened else UNREASONED}
     reasons = {THINKS} if name in REFUSED else set()
     if kind == "system" and name in NO_SYSTEM:
         reasons.add("the chat template refuses the messages")
