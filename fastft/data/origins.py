@@ -64,7 +64,9 @@ def _load_hub(path: str, name: str | None, split: str, revision: str | None) -> 
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # of each retry without a network it would print two lines; the error tells it once
     try:
         return load_dataset(path, name, split=split, revision=revision)
     except DatasetNotFoundError as error:
