@@ -32,8 +32,8 @@ def import_unsloth() -> Any:
 
 def _quieten_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # torch's threads wait for each other by spinning. Beside any other work on the machine that made a step of a small
-    # model up to 12 times slower (2 cores); a short spin keeps the speed alone and loses little beside others.
+    # torch's threads wait for each other by spinning. Beside any other work on the machine that makes the
+    # steps of a small model several times slower; a short spin keeps the speed alone and loses little beside others.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     # Unsloth writes its compiled trainers into the current folder unless told otherwise.

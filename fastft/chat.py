@@ -35,7 +35,7 @@ class ChatSession:
         self.temperature = temperature
         self.system = system
         self.turns: Messages = []
-        self._backend = open_backend(Path(target))
+        self._backend = open_backend(target)
 
     def __enter__(self) -> ChatSession:
         return self

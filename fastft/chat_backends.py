@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastft.errors import FastftError, ModelError
-from fastft.model_files import TINY, resolve_model
+from fastft.errors import FastftError
+from fastft.targets import ModelTarget, find_target
 
 Messages = list[dict[str, Any]]
 
@@ -24,77 +23,27 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def open_backend(target: Path) -> Backend:
+def open_backend(target: Path | str) -> Backend:
     """The model that lies at `target`. Raises ModelError if there is none, or it can't be loaded."""
-    target = resolve_model(TINY, weights=True) if str(target) == TINY else target.expanduser()
-    if target.is_file():
-        return _LlamaCpp(target)
-    if (target / "recipe.yaml").is_file():
-        return _open_run(target)
-    if (target / "adapter_config.json").is_file():
-        return _open_adapter(target)
-    if (target / "config.json").is_file():
-        return _Transformers(target, None)
-    files = sorted(target.glob("*.gguf"))
-    if len(files) == 1:
-        return _LlamaCpp(files[0])
-    raise _nothing_to_talk_to(target, files)
-
-
-def _open_run(folder: Path) -> Backend:
-    from fastft.exporters.base_model import base_of_run
-    from fastft.proof.reference import trained_folder
-    from fastft.run import Run
-
-    run = Run.open(folder)
-    manifest = run.trained_manifest()
-    trained = trained_folder(run)
-    if trained == run.model_dir:
-        return _Transformers(trained, None)
-    return _Transformers(base_of_run(manifest).folder, trained)
-
-
-def _open_adapter(folder: Path) -> Backend:
-    from fastft.exporters.base_model import resolve_base
-
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    return _Transformers(resolve_base(config["base_model_name_or_path"], config.get("revision")).folder, folder)
-
-
-def _nothing_to_talk_to(target: Path, files: Sequence[Path]) -> ModelError:
-    if files:
-        names = ", ".join(path.name for path in files)
-        return ModelError(f"{target} holds {len(files)} GGUF files: {names}", hint="Name one of them.")
-    if not target.exists():
-        return ModelError(
-            f"There is nothing at {target}",
-            hint="Name a run directory, an adapter or model folder, or a .gguf file.",
-        )
-    if (target / "export.json").is_file():
-        return ModelError(
-            f"The export {target} has lost its model file",
-            hint=f"Make it again: fastft export {target.parent.parent} --overwrite",
-        )
-    return ModelError(
-        f"{target} is neither a run, an adapter, a model folder nor a GGUF file",
-        hint="Those hold recipe.yaml, adapter_config.json, config.json or one *.gguf file.",
-    )
+    found = find_target(target)
+    return _LlamaCpp(found.gguf) if found.gguf is not None else _Transformers(found)
 
 
 class _Transformers:
     """A model folder, or an adapter on its base."""
 
-    def __init__(self, folder: Path, adapter: Path | None) -> None:
+    def __init__(self, target: ModelTarget) -> None:
         from rich.console import Console
 
         from fastft.data.tokenizer import ChatTokenizer
         from fastft.inference import TextModel
         from fastft.quiet import library_output_to
 
-        has_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-        self._tokenizer = ChatTokenizer.load(adapter if adapter is not None and has_tokenizer else folder)
+        assert target.folder is not None
+        assert target.tokenizer_folder is not None
+        self._tokenizer = ChatTokenizer.load(target.tokenizer_folder)
         with library_output_to(Path(os.devnull), Console()):
-            self._model = TextModel.load(folder, adapter)
+            self._model = TextModel.load(target.folder, target.adapter)
         # A bare adapter brings no generation config, and its base's may know nothing of turns.
         self._model.stop_ids.append(self._tokenizer.end_of_turn_id)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.device import Device, find_device, free_disk
 from fastft.errors import ExportError, Fault, RecipeError
-from fastft.model_files import resolve_model
+from fastft.model_files import read_config, read_text_config, resolve_model
 from fastft.model_fit import fit_to_model
 from fastft.plan import Plan, make_plan, read_shape
 from fastft.recipe.load import load_recipe
@@ -76,12 +76,9 @@ def _honoured(training: Mapping[str, Any], folder: Path) -> tuple[Mapping[str, A
 
     Where packed documents would see each other, batches of similar lengths waste little room either.
     """
-    import json
-
     from fastft.data.packing import why_not_packed
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kind = (config.get("text_config") or config).get("model_type", "")
+    kind = read_text_config(folder).get("model_type", "")
     reason = why_not_packed(kind) if training.get("packing") else None
     if reason is None:
         return training, []
@@ -129,13 +126,10 @@ def _plan(
 def _refuse_impossible_exports(recipe: Recipe, folder: Path) -> None:
     if not recipe.export.formats:
         return
-    import json
-
     from fastft.exporters import check_export
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:
-        faults: Sequence[Fault] = check_export(config, folder, recipe.export)
+        faults: Sequence[Fault] = check_export(read_config(folder), folder, recipe.export)
     except ExportError as error:
         faults = [Fault("export", error.message, "", error.hint)]
     if faults:

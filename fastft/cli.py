@@ -106,8 +106,9 @@ def train(recipe: Path, overrides: tuple[str, ...], output_dir: Path | None, res
       fastft train runs/first --resume
     """
     if dry_run:
-        named = () if output_dir is None else (f"output_dir={json.dumps(str(output_dir))}",)
-        _print_check(recipe, (*overrides, *named))
+        from fastft.recipe.overrides import output_dir_override
+
+        _print_check(recipe, (*overrides, *output_dir_override(output_dir)))
         return
     from fastft.training import train as train_recipe
 

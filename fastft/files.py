@@ -35,3 +35,14 @@ def folder_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below `folder`, by its path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs, ours or another's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from fastft.errors import ModelError
 
 TINY = "fastft/tiny"
+_CONFIG_IS = "It is the model's configuration, a JSON file."
 _SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "*.txt"]
 _WEIGHTS = ["*.safetensors"]
 
@@ -29,6 +32,24 @@ def resolve_model(model_name: str, revision: str | None = None, *, weights: bool
     if model_name.startswith("fastft/"):
         raise ModelError(f"model.model_name: fastft has no model {model_name}", hint=f"Did you mean {TINY}?")
     return _download(model_name, revision, weights)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder. Raises ModelError if it can't be read."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}", hint=_CONFIG_IS) from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} can't be read: it holds no JSON object", hint=_CONFIG_IS)
+    return config
+
+
+def read_text_config(folder: Path) -> dict[str, Any]:
+    """The language model's part of config.json: models of text and images keep it in `text_config`."""
+    config = read_config(folder)
+    return config.get("text_config") or config
 
 
 def _checked(folder: Path) -> Path:

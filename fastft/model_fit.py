@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastft.errors import Fault, ModelError, RecipeError
+from fastft.errors import Fault, RecipeError
+from fastft.model_files import read_text_config
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import listed, nearest
 
@@ -20,7 +21,7 @@ def fit_to_model(recipe: Recipe, folder: Path) -> Recipe:
 
     Raises RecipeError for a length the model can't do, and for layers it doesn't have.
     """
-    config = _config(folder)
+    config = read_text_config(folder)
     positions = config.get("max_position_embeddings")
     faults = [*_length_faults(recipe, positions), *_layer_faults(recipe, config, module_names(folder))]
     if faults:
@@ -54,17 +55,6 @@ def _header(path: Path) -> list[str]:
             return [name for name in header if name != "__metadata__"]
     except (OSError, ValueError, OverflowError, MemoryError):
         return []
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return config.get("text_config") or config
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"{path} can't be read: {error}", hint="It is the model's configuration, a JSON file."
-        ) from error
 
 
 def _length_faults(recipe: Recipe, positions: Any) -> Iterator[Fault]:

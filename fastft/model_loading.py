@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastft.errors import ModelError
+from fastft.model_files import read_text_config
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +70,7 @@ def load_weights(folder: Path, dtype: torch.dtype) -> Any:
 
 def attention_options(folder: Path) -> dict[str, Any]:
     """Eager attention for models that cap attention's logits (Gemma 2): transformers' SDPA leaves the cap out."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    capped = (config.get("text_config") or config).get("attn_logit_softcapping")
+    capped = read_text_config(folder).get("attn_logit_softcapping")
     return {"attn_implementation": "eager"} if capped else {}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastft.model_files import read_text_config
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import LoraSection, ModelSection
@@ -72,8 +73,7 @@ class Plan:
 
 def read_shape(folder: Path) -> Shape | None:
     """The shape told by config.json, or None for a model whose configuration says it in other words."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config") or config
+    config = read_text_config(folder)
     try:
         heads = int(config["num_attention_heads"])
         hidden = int(config["hidden_size"])

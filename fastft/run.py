@@ -114,10 +114,9 @@ class Run:
         """The newest run of `output_dir` (or its numbered siblings) whose training did not finish."""
         found = [run for run in cls._siblings(output_dir.absolute()) if not run.finished]
         if not found:
-            finished = (cls(output_dir)).finished
+            finished = f"the run at {output_dir} is finished" if cls(output_dir).finished else ""
             raise TrainingError(
-                f"There is nothing to resume: {'the run' if finished else 'no unfinished run'} at {output_dir}"
-                + (" is finished" if finished else ""),
+                f"There is nothing to resume: {finished or f'no unfinished run at {output_dir}'}",
                 hint="Leave --resume out to start a new run, or name the run: fastft train RUN_DIRECTORY --resume.",
             )
         return found[-1]
@@ -139,11 +138,12 @@ class Run:
             )
         try:
             manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-            missing = [key for key in ("model_name", "revision", "base") if key not in manifest["model"]]
+            missing = [f"model.{key}" for key in ("model_name", "revision", "base") if key not in manifest["model"]]
+            missing += [key for key in ("files",) if key not in manifest]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self.manifest_path} can't be read: {error!r}", hint=_DAMAGED) from error
         if missing:
-            raise ModelError(f"{self.manifest_path} lacks model.{missing[0]}", hint=_DAMAGED)
+            raise ModelError(f"{self.manifest_path} lacks {missing[0]}", hint=_DAMAGED)
         return manifest
 
     def trained_manifest(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Run:
         Raises ModelError if training has not finished, or if a file of the adapter (or the model) was changed since.
         """
         manifest = self.manifest()
-        for name, digest in manifest.get("files", {}).items():
+        for name, digest in manifest["files"].items():
             path = self.directory / name
             if "/" not in name or (path.is_file() and sha256_of(path) == digest):
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from fastft import report
 from fastft.checking import CheckReport, check
 from fastft.quiet import library_output_to
+from fastft.recipe.overrides import output_dir_override
 from fastft.resume import find_checkpoint, run_to_resume
 from fastft.run import Run
 
@@ -36,8 +36,7 @@ def train(
     when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
     """
     console = console or Console(highlight=False)
-    if output_dir is not None:
-        overrides = [*overrides, f"output_dir={json.dumps(str(output_dir))}"]
+    overrides = (*overrides, *output_dir_override(output_dir))
     resumed = run_to_resume(source, overrides) if resume else None
     checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
     run = resumed or Run.create(Path(checked.recipe.output_dir), checked.recipe.to_yaml())

@@ -16,6 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fastft.files import is_alive
+
+_PARTIAL = ".partial-"
 _MOST_BYTES = 20 << 30  # of all entries; the ones used longest ago give way
 
 
@@ -53,8 +56,14 @@ def find(key: str) -> Path | None:
 
 
 def staging(key: str) -> Path:
-    """A place on the cache's file system where this process makes the entry `key`. It need not exist yet."""
-    return cache_folder() / f".partial-{os.getpid()}-{key[:16]}"
+    """A place on the cache's file system where this process makes the entry `key`. It need not exist yet.
+
+    What killed processes left in such places is removed.
+    """
+    for left in cache_folder().glob(f"{_PARTIAL}*"):
+        if not is_alive(int(left.name.removeprefix(_PARTIAL).partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
+    return cache_folder() / f"{_PARTIAL}{os.getpid()}-{key[:16]}"
 
 
 def keep(key: str, made: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -12,7 +13,8 @@ from fastft.data.conversation import Conversation
 from fastft.data.faults import Dropped, RowFaultError, RowRefusedError
 from fastft.data.formats import Format, choose_format, load_format
 from fastft.data.readers.json_files import ONE_OBJECT
-from fastft.data.sources import Row, Source, raise_broken, raise_faults
+from fastft.data.rows import Row, raise_faults
+from fastft.data.sources import Source, raise_broken
 from fastft.data.store import encode
 from fastft.errors import DatasetError, Fault
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from fastft.recipe.schema import DataSection
 
 _LOOKED_AT = 1000  # rows that the format is told from; later ones must be in the same
-_MOST_FAULTS = 10_000  # broken rows kept to be told; more are counted as that many
 # A row with one of these filled says something that a model of text can't be shown.
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
@@ -32,7 +33,7 @@ class Converter:
         self._account = account
         self._skips = data.on_error == "skip"
         self._deduplicates = data.deduplicate
-        self._seen: dict[str, str] = {}
+        self._seen: dict[bytes, str] = {}  # digest of what a row says: its place
         self._faults: list[Fault] = []
         self._formats: dict[str, None] = {}
 
@@ -83,7 +84,7 @@ class Converter:
 
     def _take(self, item: Row | Fault, chosen: Format) -> Conversation | None:
         if isinstance(item, Fault):
-            self._fault(item)
+            self._faults.append(item)
             return None
         self._note_unused(item, chosen)
         try:
@@ -92,16 +93,12 @@ class Converter:
             conversation = chosen.convert(item.values, item.place)
             _check_unicode(conversation)
         except RowFaultError as error:
-            self._fault(Fault(item.place, error.found, error.expected, error.hint))
+            self._faults.append(Fault(item.place, error.found, error.expected, error.hint))
             return None
         except RowRefusedError as error:
             self._account.lost(Dropped(item.place, error.reason, error.detail))
             return None
         return None if self._is_repeated(conversation) else conversation
-
-    def _fault(self, fault: Fault) -> None:
-        if len(self._faults) < _MOST_FAULTS:
-            self._faults.append(fault)
 
     def _note_unused(self, row: Row, chosen: Format) -> None:
         """Columns that the format does not read, in rows that fill them."""
@@ -112,7 +109,7 @@ class Converter:
     def _is_repeated(self, conversation: Conversation) -> bool:
         if not self._deduplicates:
             return False
-        content = encode(conversation)
+        content = hashlib.sha256(encode(conversation).encode("utf-8", "surrogatepass")).digest()
         if self._seen.get(content, conversation.place) != conversation.place:  # a mixture's weight is no repetition
             self._account.lost(Dropped(conversation.place, "repeats an earlier row"))
             return True

@@ -6,6 +6,7 @@ Rows stream through: read, converted, rendered, written to Arrow and counted, so
 from __future__ import annotations
 
 import json
+import logging
 import random
 import shutil
 import time
@@ -21,7 +22,7 @@ from fastft.data.audit import Audit
 from fastft.data.convert import Converter
 from fastft.data.faults import Dropped
 from fastft.data.render import TOO_LONG, Rendered, Renderer
-from fastft.data.sources import Source, open_held_out, open_sources
+from fastft.data.sources import Source, sources_of
 from fastft.data.store import (
     Conversations,
     Examples,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from fastft.recipe.schema import DataSection
 
+_LOG = logging.getLogger("fastft")
 _CHUNK = 512  # conversations written at a time
 _WORTH_KEEPING = 1.0  # seconds that preparing must have taken
 
@@ -64,13 +66,11 @@ def prepare_data(data: DataSection, tokenizer: ChatTokenizer, *, max_length: int
     Raises DatasetError: a source that can't be read, malformed rows (all of them named), a split that leaves nothing,
     or data of which nothing can be learned.
     """
-    sources = [(source, False) for source in open_sources(data, data.path, split=data.split, seed=seed)]
-    if isinstance(data.eval_split, str):
-        sources += [(source, True) for source in open_held_out(data, seed=seed)]
+    sources, held_out = sources_of(data, seed)
     key = cache.key_of(
         {
             "data": data.model_dump(mode="json"),
-            "sources": [source.fingerprint() for source, _ in sources],
+            "sources": [source.fingerprint() for source in (*sources, *held_out)],
             "tokenizer": tokenizer.fingerprint,
             "max_length": max_length,
             "seed": seed,
@@ -80,13 +80,14 @@ def prepare_data(data: DataSection, tokenizer: ChatTokenizer, *, max_length: int
         return _read(kept)
     made = cache.staging(key)
     try:
-        return _prepare(sources, data, tokenizer, made, key, max_length=max_length, seed=seed)
+        return _prepare(sources, held_out, data, tokenizer, made, key, max_length=max_length, seed=seed)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
 def _prepare(
-    sources: Sequence[tuple[Source, bool]],
+    sources: Sequence[Source],
+    held_out: Sequence[Source],
     data: DataSection,
     tokenizer: ChatTokenizer,
     made: Path,
@@ -97,12 +98,10 @@ def _prepare(
 ) -> PreparedData:
     started = time.perf_counter()
     work = _Preparation(data, tokenizer, made, max_length=max_length)
-    first = [source for source, held_out in sources if not held_out]
-    own = [source for source, held_out in sources if held_out]
-    work.take(first)
+    work.take(sources)
     usable = work.account.conversations
-    work.take(own)
-    name = " + ".join(source.name for source, _ in sources)
+    work.take(held_out)
+    name = " + ".join(source.name for source in (*sources, *held_out))
     train, evaluation = _split(data, usable, work.account.contents(), seed, name)
     prepared = work.finish(train, evaluation, name)
     if time.perf_counter() - started > _WORTH_KEEPING:
@@ -228,7 +227,10 @@ def _why(drop: Dropped, rows: int) -> str:
 
 
 def _keep(prepared: PreparedData, made: Path, key: str) -> None:
-    """Into the cache; the audit last, so that its being there means the entry is whole. A full disk only costs time."""
+    """Into the cache; the audit last, so that its being there means the entry is whole.
+
+    Where that can't be, the data is there all the same: a warning is enough.
+    """
     import numpy as np
 
     try:
@@ -240,8 +242,9 @@ def _keep(prepared: PreparedData, made: Path, key: str) -> None:
             np.save(made / f"{name}.npy", rows.chosen)
         (made / "audit.json").write_text(json.dumps(prepared.audit.as_dict()), encoding="utf-8")
         cache.keep(key, made)
-    except OSError:
+    except OSError as error:
         shutil.rmtree(made, ignore_errors=True)
+        _LOG.warning("prepared data is not kept, so it will be prepared again: %s", error)
 
 
 _PARTS = ("train", "evaluation", "evaluation_conversations")

@@ -14,7 +14,7 @@ from fastft.data.faults import Dropped
 from fastft.data.preview import Section, learned_share, shown
 from fastft.data.render import Rendered, Renderer
 from fastft.data.rows import Row
-from fastft.data.sources import Source, open_held_out, open_sources
+from fastft.data.sources import Source, sources_of
 from fastft.errors import DatasetError, Fault
 
 if TYPE_CHECKING:
@@ -83,12 +83,9 @@ def find_row(report: CheckReport, wanted: int | str) -> FoundRow:
 
 def _all_rows(report: CheckReport) -> Iterator[FoundRow]:
     """The rows to train on, then those of a held-out set of its own."""
-    data, seed = report.recipe.data, int(report.recipe.training.get("seed", 3407))
-    sources = [*open_sources(data, data.path, split=data.split, seed=seed)]
-    if isinstance(data.eval_split, str):
-        sources += open_held_out(data, seed=seed)
+    sources, held_out = sources_of(report.recipe.data, int(report.arguments["seed"]))
     known = report.data.audit.format
-    for source in sources:
+    for source in (*sources, *held_out):
         named = source.format if source.format != "auto" or " + " in known else known
         for read in source.rows():
             yield FoundRow(0, source.name, named, read)

@@ -15,25 +15,12 @@ from fastft.data.origins import HubSet, LocalFiles, Origin
 from fastft.data.readers import ARCHIVES, CODECS, READERS
 from fastft.data.readers.finding import find_files
 from fastft.data.readers.json_files import ONE_OBJECT
-from fastft.data.rows import SHOWN_FAULTS, SHOWN_PLACES, Row, raise_faults
+from fastft.data.rows import Row, raise_faults
 from fastft.errors import DatasetError, Fault
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import DataSection, SourceSection
 
-__all__ = [
-    "SHOWN_FAULTS",
-    "SHOWN_PLACES",
-    "Row",
-    "Source",
-    "load_rows",
-    "looks_local",
-    "open_held_out",
-    "open_sources",
-    "raise_broken",
-    "raise_faults",
-    "rename_columns",
-]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -92,6 +79,12 @@ class Source:
         if self.keys or self.roles:
             return Row(rename_tags(row.values, self.keys, self.roles), row.place)
         return row
+
+
+def sources_of(data: DataSection, seed: int) -> tuple[list[Source], list[Source]]:
+    """(sources to train on or to split, sources held out by themselves) of a recipe's data section."""
+    held_out = open_held_out(data, seed=seed) if isinstance(data.eval_split, str) else []
+    return open_sources(data, data.path, split=data.split, seed=seed), held_out
 
 
 def open_sources(
@@ -197,40 +190,12 @@ def looks_local(path: str) -> bool:
     return Path(path).exists() or known or not _HUB_ID.fullmatch(path)
 
 
-def load_rows(path: str, *, name: str | None = None, split: str = "train", revision: str | None = None) -> list[Row]:
-    """All rows of a local path or of a Hub set's split; never empty. Raises DatasetError, also for broken rows."""
-    source = _open(_Entry(path, name, split, revision, "auto", {}), path)
-    rows, faults = [], []
-    for row in source.rows():
-        (rows if isinstance(row, Row) else faults).append(row)
-    if faults:
-        raise_broken(source.name, faults)
-    return rows
-
-
 def raise_broken(name: str, faults: Sequence[Fault]) -> None:
     """One DatasetError for the faults that a source's `rows()` gave."""
     unit = "lines" if faults[0].expected == ONE_OBJECT else "rows"
     raise_faults(
         name, faults, unit, f"Repair those {unit}, or leave them out, counted and listed: data.on_error: skip."
     )
-
-
-def rename_columns(rows: list[Row], columns: Mapping[str, str], source: str) -> list[Row]:
-    """Rows with the file's columns renamed to the formats' names. `columns`: format's name -> file's name.
-
-    Raises DatasetError if no row has such a column, or if the new name would hide another column.
-    """
-    if not columns:
-        return rows
-    present = {column for row in rows for column in row.values}
-    for new, old in columns.items():
-        if old not in present:
-            raise _missing_column(source, new, old, present)
-        if new != old and new in present and new not in columns.values():
-            raise _hidden_column(source, new, old)
-    names = {old: new for new, old in columns.items()}
-    return [_with_names(row, names) for row in rows]
 
 
 def _with_names(row: Row, names: Mapping[str, str]) -> Row:

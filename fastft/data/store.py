@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -11,6 +12,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from fastft.data.conversation import Conversation, Example, Message
+from fastft.errors import DatasetError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +26,10 @@ _ITERATED = 1024  # rows made into Python objects at a time
 
 
 class TableWriter:
-    """Collects record batches; `finish` gives them as one table. Above 64 MiB they are written to `path` and mapped."""
+    """Collects record batches; `finish` gives them as one table. Above 64 MiB they are written to `path` and mapped.
+
+    Raises DatasetError where they can't be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,11 +50,17 @@ class TableWriter:
     def _spill(self) -> None:
         import pyarrow as pa
 
-        if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pa.RecordBatchFileWriter(str(self._path), self._batches[0].schema)
-        for batch in self._batches:
-            self._writer.write_batch(batch)
+        try:
+            if self._writer is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._writer = pa.RecordBatchFileWriter(str(self._path), self._batches[0].schema)
+            for batch in self._batches:
+                self._writer.write_batch(batch)
+        except OSError as error:
+            raise DatasetError(
+                f"prepared data can't be written to {self._path.parent}: {error}",
+                hint="Make room there, or name another folder in the environment variable FASTFT_CACHE.",
+            ) from error
         self._batches, self._held = [], 0
 
     def finish(self, schema: pa.Schema) -> pa.Table:
@@ -170,8 +181,8 @@ class _Rows(Sequence[T], Generic[T]):
     def _taken(self, rows: np.ndarray) -> list[dict[str, Any]]:
         return self.table.take(_numbers(array("q", rows.tolist()))).to_pylist()
 
-    def _made(self, rows: np.ndarray) -> list[T]:
-        raise NotImplementedError
+    @abstractmethod
+    def _made(self, rows: np.ndarray) -> list[T]: ...
 
 
 class Examples(_Rows[Example]):

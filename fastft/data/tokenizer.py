@@ -101,11 +101,6 @@ class ChatTokenizer:
     def encode(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and, for each, the [start, end) characters of `text` it stands for."""
-        encoding = self._backend.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
-
     def encode_batch(self, texts: Sequence[str], *, offsets: bool = True) -> list[Encoding]:
         """Encodings, computed on all cores; without offsets it is a tenth faster."""
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast

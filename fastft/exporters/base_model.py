@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastft.base_identity import BaseIdentity, identify_folder
 from fastft.errors import ExportError, ModelError
 from fastft.exporters.weights import SafetensorsFolder, TensorSpec
-from fastft.model_files import resolve_model
+from fastft.model_files import read_config, resolve_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,7 @@ def _unsloth_tables() -> tuple[dict[str, str], dict[str, str]]:
 
 def _quantization(folder: Path) -> str | None:
     """What config.json says of quantisation: None, "bitsandbytes 4-bit" or the method's name."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    config = read_config(folder).get("quantization_config")
     if not config:
         return None
     method = config.get("quant_method", "unknown method")

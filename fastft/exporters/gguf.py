@@ -7,7 +7,6 @@ bf16 file, of fp16 weights from an f16 file. They equal what convert_hf_to_gguf.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastft.errors import ExportError
 from fastft.exporters.pretokenizer import pretokenizer_name, read_tokenizer_json
 from fastft.exporters.quantize import quantize_file
+from fastft.model_files import read_config
 
 if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
@@ -60,7 +60,7 @@ def convert(merged: Path, out: Path, *, name: str) -> str:
     """
     import torch
 
-    kind = _FILE_TYPES[json.loads((merged / "config.json").read_text(encoding="utf-8"))["dtype"]]
+    kind = _FILE_TYPES[read_config(merged)["dtype"]]
     conversion, gguf = import_llama_cpp("conversion"), import_llama_cpp("gguf")
     file_type = {
         "bf16": gguf.LlamaFileType.MOSTLY_BF16,

@@ -12,6 +12,7 @@ from fastft.errors import ExportError
 from fastft.exporters.base_model import Weights, open_weights
 from fastft.exporters.lora import Adapter, Change
 from fastft.exporters.weights import FLOATS, TensorSpec, torch_dtype, write_sharded
+from fastft.model_files import read_config
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,7 @@ class _Merge:
         self.on_tensor = on_tensor or (lambda *_: None)
         self.done = 0
         self.weights: Weights = open_weights(base)
-        self.config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        self.config: dict[str, Any] = read_config(base)
         self.changes: dict[str, Change] = dict(adapter.changes) if adapter else {}
         self.source = {name: name for name in self.weights.specs}  # tensor to write: tensor of the base it starts as
         self._refuse_unreadable()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fastft.errors import ModelError
 from fastft.exporters.ggml import GGUFHeader
+from fastft.model_files import read_config
 
 if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
@@ -78,7 +79,7 @@ def write_modelfile(gguf: Path, model: Path, out: Path) -> str:
     from fastft.data.tokenizer import ChatTokenizer
 
     tokenizer = ChatTokenizer.load(model)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_config(model)
     with GGUFHeader(gguf) as header:
         adds_bos = bool(header.flag("tokenizer.ggml.add_bos_token"))
     turns = turn_format(tokenizer, adds_bos=adds_bos)

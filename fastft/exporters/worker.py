@@ -22,7 +22,7 @@ from fastft.errors import ExportError, FastftError, VerificationError
 from fastft.exporters import EXPORTERS
 from fastft.exporters.process import STAGING, staging_folder
 from fastft.exporters.workbench import MERGED, Source, Target, Workbench, in_words, require_space
-from fastft.files import folder_hashes, write_json
+from fastft.files import folder_hashes, is_alive, write_json
 
 
 def main() -> int:
@@ -189,18 +189,8 @@ def _sync(folder: Path) -> None:
 def _remove_stale(exports: Path) -> None:
     """Remove what killed processes left behind."""
     for folder in exports.glob(f"{STAGING}*"):
-        if not _alive(int(folder.name.removeprefix(STAGING))):
+        if not is_alive(int(folder.name.removeprefix(STAGING))):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 if __name__ == "__main__":

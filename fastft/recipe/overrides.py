@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -32,6 +34,11 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
             document.faults.append((place, Fault(place.text, f"the value is not valid YAML ({problem})", "", hint)))
             continue
         _write(document, keys, value, place)
+
+
+def output_dir_override(output_dir: Path | str | None) -> tuple[str, ...]:
+    """--output-dir as an override, quoted for YAML: a folder may be called 2024 or null. None gives none."""
+    return () if output_dir is None else (f"output_dir={json.dumps(str(output_dir))}",)
 
 
 def _malformed(place: Place, key: str, equals: bool) -> Fault:

@@ -407,14 +407,15 @@ def test_split_turns_learns_every_answer_once(tokenizer: ChatTokenizer, chat: Ch
     conversation = chat("system: Be kind.", *turns)
     rendered = Renderer(tokenizer, max_length=max_length, truncation="split_turns").render(conversation)
     found = [text for example in rendered.examples for text in learned_texts(tokenizer, example)]
-    lost = len(rendered.dropped)
-    assert len(found) + lost == len(answers)
-    assert found == [a + tokenizer.end_of_turn for a in answers] or lost
+    wanted = [a + tokenizer.end_of_turn for a in answers]
+    assert len(found) + len(rendered.dropped) == len(answers)
+    assert found == [text for text in wanted if text in found]  # in order, each once
     for example in rendered.examples:
         assert len(example.input_ids) <= max_length
         assert tokenizer.decode(example.input_ids).count("Be kind.") == 1
-    pieces = len(rendered.examples)
-    assert pieces == 1 if max_length > 999 else pieces > 1 or lost
+    assert (len(rendered.examples) > 1) == (len(found) > 1)  # all of it needs more than 200 tokens
+    if max_length >= 92:  # the longest single exchange fits
+        assert found == wanted
 
 
 def test_split_turns_keeps_a_tool_call_with_its_result(qwen: ChatTokenizer) -> None:
@@ -436,7 +437,7 @@ def test_split_turns_cuts_raw_text_into_windows_without_loss(qwen: ChatTokenizer
     text = "the quick brown fox " * 50
     rendered = Renderer(qwen, max_length=64, truncation="split_turns").render(Conversation((), "a:1", text=text))
     ids = [token for example in rendered.examples for token in example.input_ids]
-    assert qwen.decode(ids) == text + "<|im_end|>" or qwen.decode(ids).startswith(text)
+    assert qwen.decode(ids) == text + "<|im_end|>"
     assert all(len(e.input_ids) <= 64 and e.labels == [IGNORE, *e.input_ids[1:]] for e in rendered.examples)
     assert not rendered.dropped
 

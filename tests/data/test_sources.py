@@ -12,9 +12,11 @@ import pytest
 from pydantic import ValidationError
 
 from fastft.data.origins import HubSet
-from fastft.data.sources import Row, Source, load_rows, looks_local, open_held_out, open_sources, rename_columns
+from fastft.data.rows import Row
+from fastft.data.sources import Source, looks_local, open_held_out, open_sources
 from fastft.errors import DatasetError, Fault
 from fastft.recipe.schema import DataSection
+from tests.data.reading import read_rows
 
 ROWS = [
     {"instruction": 'Say "hi", twice', "output": "hi\nhi"},
@@ -56,7 +58,7 @@ def test_every_text_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     text, first, last = FILES[name]
     path = tmp_path / name
     path.write_bytes(text.encode())
-    rows = load_rows(str(path))
+    rows = read_rows(path)
     assert [row.values for row in rows] == ROWS
     joint = "" if first.startswith(":") else " "
     assert rows[0].place == f"{name}{joint}{first}"
@@ -66,13 +68,13 @@ def test_every_text_file_gives_the_same_rows(name: str, tmp_path: Path) -> None:
 def test_parquet_gives_the_same_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=2)
-    assert load_rows(str(path)) == [Row(row, f"a.parquet row {n}") for n, row in enumerate(ROWS, 1)]
+    assert read_rows(path) == [Row(row, f"a.parquet row {n}") for n, row in enumerate(ROWS, 1)]
 
 
 def test_a_tsv_file(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("prompt\tcompletion\na, b\tc\n")
-    assert load_rows(str(path)) == [Row({"prompt": "a, b", "completion": "c"}, "a.tsv:2")]
+    assert read_rows(path) == [Row({"prompt": "a, b", "completion": "c"}, "a.tsv:2")]
 
 
 @pytest.mark.parametrize(
@@ -87,20 +89,21 @@ def test_an_unreachable_hub_set_is_one_message(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DatasetError, match="fastft-tests/no-such-set") as caught:
-        load_rows("fastft-tests/no-such-set")
+        read_rows("fastft-tests/no-such-set")
     assert caught.value.hint
 
 
-def test_columns_are_renamed() -> None:
-    rows = [Row({"q": "a", "a": "b", "id": 1}, "r")]
-    renamed = rename_columns(rows, {"instruction": "q", "output": "a"}, "x.csv")
-    assert renamed == [Row({"instruction": "a", "output": "b", "id": 1}, "r")]
+def test_columns_are_renamed(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"q": "a", "a": "b", "id": 1}\n')
+    renamed = read_rows(path, columns={"instruction": "q", "output": "a"})
+    assert renamed == [Row({"instruction": "a", "output": "b", "id": 1}, "x.jsonl:1")]
     with pytest.raises(DatasetError, match="maps output to 'answer', and no row has that column") as caught:
-        rename_columns(rows, {"output": "answer"}, "x.csv")
+        read_rows(path, columns={"output": "answer"})
     assert caught.value.hint == "Its columns are a, id, q."
     with pytest.raises(DatasetError, match="there is a column a already"):
-        rename_columns(rows, {"a": "q"}, "x.csv")
-    assert rename_columns(rows, {"a": "q", "q": "a"}, "x.csv")[0].values == {"a": "a", "q": "b", "id": 1}
+        read_rows(path, columns={"a": "q"})
+    assert read_rows(path, columns={"a": "q", "q": "a"})[0].values == {"a": "a", "q": "b", "id": 1}
 
 
 def lines(path: Path, first: int, count: int) -> Path:

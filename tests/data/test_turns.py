@@ -13,8 +13,8 @@ import pytest
 from fastft.data.conversation import IGNORE, Conversation, Example, Message
 from fastft.data.formats import load_format
 from fastft.data.render import Renderer
-from fastft.data.sources import load_rows
 from fastft.data.tokenizer import ChatTokenizer
+from tests.data.reading import read_rows
 
 Chat = Callable[..., Conversation]
 TOOL = {"type": "function", "function": {"name": "area", "description": "d", "parameters": {"type": "object"}}}
@@ -63,7 +63,7 @@ def test_tool_calls_are_learned_and_tool_answers_are_not(qwen: ChatTokenizer, ll
 
 
 def test_every_glaive_row_keeps_its_calls_tools_and_answers(tokenizer: ChatTokenizer, shared: Path) -> None:
-    rows = load_rows(str(shared / "data" / "glaive_toolcall_en_demo.json"))
+    rows = read_rows(shared / "data" / "glaive_toolcall_en_demo.json")
     conversations = [load_format("sharegpt").convert(row.values, row.place) for row in rows]
     rendered = list(Renderer(tokenizer, max_length=100_000).render_all(conversations))
     assert len(rendered) == 300

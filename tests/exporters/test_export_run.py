@@ -33,7 +33,7 @@ def make_run(folder: Path, tiny: Path) -> Path:
     save_adapter(tiny, folder / "adapter", tiny, r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"])
     (folder / "recipe.yaml").write_text("method: sft\n")
     model = {"model_name": "fastft/tiny", "revision": None, "base": identify("fastft/tiny").as_dict()}
-    (folder / "manifest.json").write_text(json.dumps({"model": model}))
+    (folder / "manifest.json").write_text(json.dumps({"model": model, "files": {}}))
     return folder
 
 

@@ -1,0 +1,117 @@
+"""What a name given to chat, eval, serve or export stands for: a run, an adapter, a model folder or a GGUF file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastft.errors import ModelError
+from fastft.model_files import TINY, resolve_model
+
+if TYPE_CHECKING:
+    from fastft.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTarget:
+    """Either `gguf`, a file, or `folder`, a model in transformers' format, with or without an adapter on it.
+
+    `run` is set where the target is a run directory, or an export that lies in one.
+    """
+
+    name: str
+    gguf: Path | None = None
+    folder: Path | None = None
+    adapter: Path | None = None
+    run: Run | None = None
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """Where tokenizer and template lie: with the adapter if it has them, otherwise with the model; None for GGUF.
+
+        An adapter carries what was trained with.
+        """
+        if self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file():
+            return self.adapter
+        return self.folder
+
+
+def find_target(target: Path | str) -> ModelTarget:
+    """The model that lies at `target`, or the Hub model of that name.
+
+    Raises ModelError if there is none, if a run isn't finished, or if an adapter's base is gone or another.
+    """
+    if str(target) == TINY:
+        return ModelTarget(TINY, folder=resolve_model(TINY, weights=True))
+    path = Path(target).expanduser()
+    if not path.exists() and _is_hub_id(str(target)):
+        return ModelTarget(str(target), folder=resolve_model(str(target), weights=True))
+    if path.is_file():
+        return ModelTarget(str(path), gguf=path, run=_run_around(path.parent))
+    if (path / "recipe.yaml").is_file():
+        return _of_run(path)
+    if (path / "adapter_config.json").is_file():
+        return _of_adapter(path)
+    if (path / "config.json").is_file():
+        return ModelTarget(str(path), folder=path, run=_run_around(path))
+    files = sorted(path.glob("*.gguf"))
+    if len(files) == 1:
+        return ModelTarget(str(path), gguf=files[0], run=_run_around(path))
+    raise _nothing_there(path, files)
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith((".gguf", "/"))
+
+
+def _run_around(folder: Path) -> Run | None:
+    """The run that has `folder` among its exports, or as its model."""
+    from fastft.run import Run
+
+    above = folder.absolute().parent
+    directory = above.parent if above.name == "exports" else above
+    return Run(directory) if (directory / "manifest.json").is_file() else None
+
+
+def _of_run(folder: Path) -> ModelTarget:
+    from fastft.exporters.base_model import base_of_run
+    from fastft.proof.reference import trained_folder
+    from fastft.run import Run
+
+    run = Run.open(folder)
+    manifest = run.trained_manifest()
+    trained = trained_folder(run)
+    if trained == run.model_dir:
+        return ModelTarget(str(folder), folder=trained, run=run)
+    return ModelTarget(str(folder), folder=base_of_run(manifest).folder, adapter=trained, run=run)
+
+
+def _of_adapter(folder: Path) -> ModelTarget:
+    from fastft.exporters.base_model import resolve_base
+
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = resolve_base(config["base_model_name_or_path"], config.get("revision"))
+    return ModelTarget(str(folder), folder=base.folder, adapter=folder, run=_run_around(folder))
+
+
+def _nothing_there(target: Path, files: Sequence[Path]) -> ModelError:
+    if files:
+        names = ", ".join(path.name for path in files)
+        return ModelError(f"{target} holds {len(files)} GGUF files: {names}", hint="Name one of them.")
+    if not target.exists():
+        return ModelError(
+            f"There is nothing at {target}",
+            hint="Name a run directory, an adapter or model folder, or a .gguf file.",
+        )
+    if (target / "export.json").is_file():
+        return ModelError(
+            f"The export {target} has lost its model file",
+            hint=f"Make it again: fastft export {target.parent.parent} --overwrite",
+        )
+    return ModelError(
+        f"{target} is neither a run, an adapter, a model folder nor a GGUF file",
+        hint="Those hold recipe.yaml, adapter_config.json, config.json or one *.gguf file.",
+    )
