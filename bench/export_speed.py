@@ -17,7 +17,8 @@ from pathlib import Path
 
 import click
 
-from fastft.exporters import export_adapter
+from fastft.exporters import make_exports
+from fastft.exporters.source import Trained
 from fastft.exporters.weights import TensorSpec, write_sharded
 from fastft.model_files import TINY, resolve_model
 from fastft.recipe.schema import ExportSection
@@ -96,7 +97,9 @@ def main(layers: int, width: int, vocabulary: int) -> None:
         for formats, types in (("merged_16bit", "q8_0"), ("gguf", "q8_0"), ("gguf", "q4_k_m")):
             section = ExportSection.model_validate({"formats": formats, "quantization_method": types})
             started = time.perf_counter()
-            (out,) = export_adapter(adapter, Path(name) / "out", section)
+            exports = Path(name) / "out"
+            exports.mkdir(exist_ok=True)
+            (out,) = make_exports(Trained.of_adapter(adapter, exports), section, exports / "export.log")
             seconds = time.perf_counter() - started
             size = sum(path.stat().st_size for path in out.iterdir())
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

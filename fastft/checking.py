@@ -67,6 +67,7 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
         *unpacked,
         *_schedule_warnings(arguments, plan),
         *_room_warnings(plan, device, Path(recipe.output_dir), recipe),
+        *_hub_warnings(recipe),
     )
     return CheckReport(recipe, tokenizer, data, defaults, arguments, plan, device, warnings)
 
@@ -159,17 +160,26 @@ def _sequences_a_step(arguments: Mapping[str, Any]) -> int:
 
 
 def _room_warnings(plan: Plan, device: Device, output_dir: Path, recipe: Recipe) -> list[str]:
+    from fastft.exporters import export_bytes
+
     warnings = []
     if plan.memory > device.memory:
         warnings.append(
             f"about {plan.memory / 1e9:.1f} GB of memory will be needed and {device.name} has "
             f"{device.memory / 1e9:.1f} GB: lower training.per_device_train_batch_size or training.max_length"
         )
-    copies = len(recipe.export.formats) and 1 + len(recipe.export.quantization_method)
-    needed = 2 * plan.parameters * (copies + 1) + 24 * plan.trainable
+    needed = 24 * plan.trainable + export_bytes(recipe.export, plan.parameters, 4 * plan.trainable)
     if (free := free_disk(output_dir)) < needed:
         warnings.append(
             f"about {needed / 1e9:.1f} GB of disk will be needed for checkpoints and exports and "
             f"{free / 1e9:.1f} GB are free at {output_dir}"
         )
     return warnings
+
+
+def _hub_warnings(recipe: Recipe) -> list[str]:
+    from huggingface_hub import get_token
+
+    if "hub" not in recipe.export.formats or get_token() is not None:
+        return []
+    return ["export.formats has hub, and no Hub token is found here: set HF_TOKEN, or the upload at the end will fail"]

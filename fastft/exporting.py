@@ -1,4 +1,4 @@
-"""The public `export`: what a run's recipe (or the caller) asks for, made, verified and shown."""
+"""The public `export`: what a run's recipe (or the caller) asks for, made, verified, uploaded and shown."""
 
 from __future__ import annotations
 
@@ -11,70 +11,82 @@ import yaml
 from pydantic import ValidationError
 
 from fastft.errors import Fault, RecipeError
-from fastft.exporters import OnProgress, export_run
+from fastft.exporters import OnProgress, make_exports
+from fastft.exporters.hub import upload_exports
 from fastft.progress import is_live, working
 from fastft.recipe.schema import ExportSection
 from fastft.recipe.suggest import nearest
 from fastft.run import Run
+from fastft.verification import trained_at
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def export(
-    run: Run | Path | str,
+    target: Run | Path | str,
     formats: Sequence[str] | str = (),
     quantization_method: Sequence[str] | str = (),
     *,
+    base: str | None = None,
     overwrite: bool = False,
     verify: bool | None = None,
+    hub_model_id: str | None = None,
     console: Console | None = None,
 ) -> list[Path]:
-    """Export a finished run and verify each export; returns their folders, below the run's exports/.
+    """Export a finished run, or any PEFT LoRA folder, and verify each export; returns the exports' folders.
 
-    What is left empty is as the run's recipe says. Needs the run directory and its base model, nothing else.
+    They lie in exports/ inside the run or the adapter folder. What is left empty is as the run's recipe says. Needs
+    that directory and its base model, nothing else; `base` names another base than the adapter does.
 
     Raises RecipeError for an unknown format or type, ModelError for a run that isn't finished, ExportError if an
     export can't be made, VerificationError if one does not behave as the trained model does.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    section = _section(run, formats, quantization_method, verify)
+    asked = {"formats": formats, "quantization_method": quantization_method}
+    asked |= {"verify": verify, "hub_model_id": hub_model_id}
+    section = _section(target, asked)
+    trained, log = trained_at(target, base=base)
+    if "hub" in section.formats and section.hub_model_id is None:
+        raise RecipeError("hub is among the formats, and no repository is named", hint="Add --hub-model-id me/my-model")
     if not section.formats:
         raise RecipeError(
-            f"the recipe of {run.directory} asks for no exports",
-            hint="Say which: fastft export RUN --format gguf --quantization q8_0",
+            f"nothing says what to export of {_folder(target)}",
+            hint=f"Say it: fastft export {_folder(target)} --format gguf --quantization q8_0",
         )
-    there = {} if overwrite else _made(run)
+    there = {} if overwrite else _made(trained.exports)
     with _status(console) as on_progress:
-        folders = export_run(run.directory, section, overwrite=overwrite, on_progress=on_progress)
+        folders = make_exports(trained, section, log, overwrite=overwrite, on_progress=on_progress)
+        if "hub" in section.formats:
+            upload_exports(target, trained, section, on_progress=on_progress, console=console)
     for folder in folders:
-        if console is not None and folder in there and there[folder] == _made(run)[folder]:
+        if console is not None and folder in there and there[folder] == _made(trained.exports)[folder]:
             console.print(f"  kept {folder.name}: made from the same weights before; --overwrite makes it again")
     return folders
 
 
-def _made(run: Run) -> dict[Path, int]:
-    """When each export of the run was made, by its folder."""
-    return {path.parent: path.stat().st_mtime_ns for path in run.exports.glob("*/export.json")}
+def _folder(target: Run | Path | str) -> Path:
+    return target.directory if isinstance(target, Run) else Path(target)
 
 
-def _section(
-    run: Run, formats: Sequence[str] | str, quantization_method: Sequence[str] | str, verify: bool | None
-) -> ExportSection:
-    """The recipe's export section with what the caller says laid over it."""
-    recipe = yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")) or {}
+def _made(exports: Path) -> dict[Path, int]:
+    """When each export was made, by its folder."""
+    return {path.parent: path.stat().st_mtime_ns for path in exports.glob("*/export.json")}
+
+
+def _section(target: Run | Path | str, asked: dict[str, Any]) -> ExportSection:
+    """The recipe's export section, where there is one, with what the caller says laid over it."""
+    path = _folder(target) / "recipe.yaml"
+    recipe = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
     values: dict[str, Any] = dict(recipe.get("export") or {})
-    if formats or quantization_method:
-        values["formats"] = formats or ["gguf"]
-    if quantization_method and "gguf" not in (formats or ["gguf"]):
+    types = asked["quantization_method"]
+    if asked["formats"] or types:
+        values["formats"] = asked["formats"] or ["gguf"]
+    if types and "gguf" not in (asked["formats"] or ["gguf"]):
         raise RecipeError(
             "quantization types were given, and gguf is not among the formats",
             hint="Add --format gguf, or leave --quantization out.",
         )
-    if quantization_method:
-        values["quantization_method"] = quantization_method
-    if verify is not None:
-        values["verify"] = verify
+    values |= {key: value for key, value in asked.items() if key != "formats" and value not in (None, ())}
     try:
         return ExportSection.model_validate(values)
     except ValidationError as error:

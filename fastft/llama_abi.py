@@ -19,6 +19,8 @@ from fastft.errors import ModelError
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 _LOG_LEVEL_WARN, _LOG_LEVEL_ERROR = 3, 4  # enum ggml_log_level
 _GGML_TYPE_F16 = 1
+GGML_TYPE_F32 = 0
+FLASH_ATTN_OFF = 0  # LLAMA_FLASH_ATTN_TYPE_DISABLED
 _RESERVE = 256  # bytes kept free after each struct, should a later version append fields to it
 
 
@@ -122,6 +124,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "llama_model_meta_val_str_by_index": (c_int32, [c_void_p, c_int32, c_char_p, c_size_t]),
     "llama_init_from_model": (c_void_p, [c_void_p, ContextParams]),
     "llama_free": (None, [c_void_p]),
+    "llama_adapter_lora_init": (c_void_p, [c_void_p, c_char_p]),
+    "llama_set_adapters_lora": (c_int32, [c_void_p, POINTER(c_void_p), c_size_t, POINTER(c_float)]),
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_clear": (None, [c_void_p, c_bool]),
     "llama_batch_init": (Batch, [c_int32, c_int32, c_int32]),

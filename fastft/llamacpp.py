@@ -15,6 +15,7 @@ from fastft import llama_abi
 from fastft.errors import ModelError
 from fastft.inference import Generation
 from fastft.llama_server import ChatReply, ChatServer, Messages, OnText
+from fastft.sampling import GREEDY, Sampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +32,14 @@ class GGUFModel:
     Raises ModelError if the file is missing, is no GGUF, is cut short or of a kind this llama.cpp can't run.
     """
 
-    def __init__(self, path: Path, *, n_ctx: int | None = None) -> None:
+    def __init__(self, path: Path, *, n_ctx: int | None = None, lora: Path | None = None, exact: bool = False) -> None:
+        """`lora` is an adapter's GGUF file, put on the model; `exact` computes attention and keeps keys and values in
+        32 bits instead of 16, for comparisons. Neither changes `chat`."""
         self.path = path
-        _check_file(path)
+        self._exact = exact
+        self._lora = lora
+        for file in (path, lora) if lora else (path,):
+            _check_file(file)
         self._llama = llama_abi.library()
         self._handles = contextlib.ExitStack()
         self._vocab_model = self._load(vocab_only=True)
@@ -119,6 +125,10 @@ class GGUFModel:
         rows = np.concatenate(list(self._logits(ids)))
         return _log_softmax(rows)
 
+    def logits(self, ids: Sequence[int]) -> Iterator[np.ndarray]:
+        """Logits of the next token after each of `ids`, in pieces of at most a batch: float32 [rows, n_vocab]."""
+        return self._logits(ids)
+
     def next_logprobs(self, ids: Sequence[int], k: int) -> dict[int, float]:
         """The `k` likeliest next tokens after `ids` with their log-probabilities, likeliest first."""
         import numpy as np
@@ -152,14 +162,14 @@ class GGUFModel:
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         max_tokens: int = 512,
-        temperature: float = 0.0,
+        sampling: Sampling = GREEDY,
     ) -> ChatReply:
         """An answer through llama.cpp's own chat endpoint: its template engine, its stop tokens.
 
         `on_text` gets each piece of the answer as it comes; the answer is broken off when it returns False.
         Raises ModelError if llama.cpp refuses the request (a template error, a prompt over the context).
         """
-        return self._server.reply(messages, on_text, tools=tools, max_tokens=max_tokens, temperature=temperature)
+        return self._server.reply(messages, on_text, tools=tools, max_tokens=max_tokens, sampling=sampling)
 
     @cached_property
     def _context(self) -> ctypes.c_void_p:
@@ -168,12 +178,25 @@ class GGUFModel:
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self._batch
         params.n_threads = params.n_threads_batch = _threads(self.path)
+        if self._exact:
+            params.type_k = params.type_v = llama_abi.GGML_TYPE_F32
+            params.flash_attn_type = llama_abi.FLASH_ATTN_OFF
         llama_abi.silence(llama)
-        context = llama.llama_init_from_model(self._load(vocab_only=False), params)
+        model = self._load(vocab_only=False)
+        context = llama.llama_init_from_model(model, params)
         if not context:
             raise ModelError(f"llama.cpp can't run {self.path}: {llama_abi.reason()}", hint=_UNSUPPORTED)
         self._handles.callback(llama.llama_free, context)
+        if self._lora:
+            self._put_on(context, model, self._lora)
         return context
+
+    def _put_on(self, context: ctypes.c_void_p, model: ctypes.c_void_p, lora: Path) -> None:
+        """The adapter belongs to the model from here on, and is freed with it."""
+        adapter = self._llama.llama_adapter_lora_init(model, str(lora).encode())
+        adapters, scales = (ctypes.c_void_p * 1)(adapter), (ctypes.c_float * 1)(1.0)
+        if not adapter or self._llama.llama_set_adapters_lora(context, adapters, 1, scales):
+            raise ModelError(f"llama.cpp can't put {lora} on {self.path}: {llama_abi.reason()}", hint=_UNSUPPORTED)
 
     @cached_property
     def _batch(self) -> int:

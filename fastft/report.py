@@ -31,7 +31,7 @@ def dry_run(checked: CheckReport) -> RenderableType:
     run = Run(Run.next_directory(Path(checked.recipe.output_dir)))
     export = checked.recipe.export
     names = [name for name in export.formats if name != "gguf"]
-    names += [f"gguf-{kind}" for kind in export.quantization_method if "gguf" in export.formats]
+    names += [f"gguf-{kind}" for kind in export.gguf_types]
     exports = ", ".join(names) or "none; export.formats: [merged_16bit, gguf] makes some, now or later"
     return Group(check_report(checked), _facts([("exports", exports), ("run", f"would go to {_placed(checked, run)}")]))
 
@@ -39,8 +39,8 @@ def dry_run(checked: CheckReport) -> RenderableType:
 def _placed(checked: CheckReport, run: Run) -> str:
     """The run's directory, and why it isn't the recipe's if it isn't."""
     wanted = Run(Path(checked.recipe.output_dir).expanduser().absolute())
-    taken = "" if wanted == run else f" ({_short(wanted)} exists and is left alone)"
-    return _short(run) + taken
+    taken = "" if wanted == run else f" ({_short(wanted.directory)} exists and is left alone)"
+    return _short(run.directory) + taken
 
 
 def check_report(checked: CheckReport) -> RenderableType:
@@ -113,26 +113,26 @@ def _prompt(before: Answer, after: Answer) -> Text:
     )  # fmt: skip
 
 
-def closing(run: Run) -> RenderableType:
-    """Where everything lies and what to do next."""
-    exports = sorted(path.parent.name for path in run.exports.glob("*/export.json"))
-    facts = [("run", _short(run))]
-    facts += [("export", f"{_short(run)}/exports/{name} · {_verdict(run, name)}") for name in exports]
-    facts.append(("next", f"fastft chat {_short(run)}"))
+def closing(directory: Path) -> RenderableType:
+    """Where everything of a run, or of an adapter's folder, lies and what to do next."""
+    exports = sorted(path.parent for path in directory.glob("exports/*/export.json"))
+    facts = [("run" if (directory / "recipe.yaml").is_file() else "adapter", _short(directory))]
+    facts += [("export", f"{_short(folder)} · {_verdict(folder)}") for folder in exports]
+    facts.append(("next", f"fastft chat {_short(directory)}"))
     return _facts(facts)
 
 
-def _verdict(run: Run, name: str) -> str:
-    path = run.exports / name / "verification.json"
+def _verdict(export: Path) -> str:
+    path = export / "verification.json"
     if not path.is_file():
         return "not verified"
     passed = json.loads(path.read_text(encoding="utf-8"))["passed"]
     return "verified against the trained model" if passed else "FAILED verification"
 
 
-def _short(run: Run) -> str:
+def _short(directory: Path) -> str:
     here = Path.cwd()
-    return str(run.directory.relative_to(here) if run.directory.is_relative_to(here) else run.directory)
+    return str(directory.relative_to(here) if directory.is_relative_to(here) else directory)
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> Table:

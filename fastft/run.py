@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastft.verification import Verification
 
 
-_DAMAGED = "Put the file back as training wrote it. The adapter can still be exported: fastft.exporters.export_adapter."
+_DAMAGED = "Put the file back as training wrote it. The adapter can still be exported: fastft export RUN/adapter."
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def _run_around(folder: Path) -> Run | None:
 
 def _of_run(folder: Path) -> ModelTarget:
     from fastft.exporters.base_model import base_of_run
-    from fastft.proof.reference import trained_folder
+    from fastft.exporters.source import trained_folder
     from fastft.run import Run
 
     run = Run.open(folder)

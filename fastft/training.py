@@ -49,7 +49,7 @@ def train(
             _train(run, checked, user, resumed=resumed is not None)
     if exports:
         run.export(console=console)
-    console.print(report.closing(run))
+    console.print(report.closing(run.directory))
     return run
 
 

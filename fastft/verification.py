@@ -9,68 +9,94 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fastft.errors import FastftError, ModelError, VerificationError
+from fastft.exporters.source import Trained
 from fastft.files import write_json
 from fastft.proof.result import Check, Verification
 from fastft.quiet import library_output_to
 from fastft.run import Run
 
-__all__ = ["Check", "Verification", "verify", "verify_export", "verify_run"]
+if TYPE_CHECKING:
+    from fastft.proof.reference import Reference
+
+MERGED = "merged_16bit"
 
 SAMPLES = 50  # held-out conversations compared
 
 
-def verify_export(run_dir: Path, name: str, *, samples: int = SAMPLES) -> Verification:
-    """Compare the export `name` (a folder under exports/) with the trained model; write its verification.json.
+def verify_one(trained: Trained, name: str, *, samples: int = SAMPLES) -> Verification:
+    """Compare the export `name` (a folder under `trained.exports`) with the trained model; write verification.json.
 
     A difference is no exception here: see `Verification.passed`. What the trained side gives is computed once a
-    process, and models are loaded one at a time. Raises ModelError if the run has no such export or no trained model.
+    process, and models are loaded one at a time. Raises ModelError if there is no such export or no trained model.
     """
-    run = Run.open(run_dir)
-    folder = run.exports / name
-    kind = _kind(folder, run)
+    folder = trained.exports / name
+    kind = _kind(folder)
     (folder / "verification.json").unlink(missing_ok=True)
     started = time.perf_counter()
-    verification = _verify(run, folder, kind, samples, started)
+    verification = _verify(trained, folder, kind, samples, started)
     write_json(folder / "verification.json", verification.as_dict())
     return verification
 
 
+def verify_export(run_dir: Path, name: str, *, samples: int = SAMPLES) -> Verification:
+    """`verify_one` for an export of the run directory `run_dir`."""
+    return verify_one(Trained.of_run(Run.open(run_dir)), name, samples=samples)
+
+
 def verify_run(run_dir: Path, *, samples: int = SAMPLES) -> list[Verification]:
     """Verify every export of a run, the merged model first. Raises ModelError if there is none."""
-    run = Run.open(run_dir)
-    names = export_names(run)
+    return _verify_all(Trained.of_run(Run.open(run_dir)), samples, f"fastft export {run_dir} --format gguf")
+
+
+def _verify_all(trained: Trained, samples: int, how_to_make: str) -> list[Verification]:
+    names = export_names(trained.exports)
     if not names:
-        raise ModelError(
-            f"The run {run.directory} has no exports", hint=f"Make one: fastft export {run.directory} --format gguf"
-        )
-    return [verify_export(run.directory, name, samples=samples) for name in names]
+        raise ModelError(f"There are no exports in {trained.exports}", hint=f"Make one: {how_to_make}")
+    return [verify_one(trained, name, samples=samples) for name in names]
 
 
-def export_names(run: Run) -> list[str]:
-    """Names of the run's exports, in the order to verify them in."""
-    folders = [path.name for path in run.exports.glob("*") if path.is_dir() and _known(path.name)]
-    return sorted(folders, key=lambda name: (name != "merged_16bit", name))
+def export_names(exports: Path) -> list[str]:
+    """Names of the exports in a folder, in the order to verify them in."""
+    folders = [path.name for path in exports.glob("*") if path.is_dir() and _known(path.name)]
+    return sorted(folders, key=lambda name: (name != MERGED, name))
 
 
-def _verify(run: Run, folder: Path, kind: str, samples: int, started: float) -> Verification:
+def _verify(trained: Trained, folder: Path, kind: str, samples: int, started: float) -> Verification:
     from fastft.proof.files import files_check
-    from fastft.proof.gguf import gguf_checks
-    from fastft.proof.merged import merged_checks
-    from fastft.proof.reference import MERGED, reference_for
+    from fastft.proof.reference import reference_for
 
-    reference = reference_for(run, samples)
-    if kind == MERGED:
-        checks = merged_checks(reference, folder)
-        against = "the adapter on its 16-bit base" if run.adapter.is_dir() else "the trained model"
-    else:
-        checks = gguf_checks(reference, _gguf_file(folder), kind)
-        against = "the merged model" if isinstance(reference.merged, ModelError) else reference.merged.name
+    reference = reference_for(trained, samples)
+    against, checks = _checks(reference, trained, folder, kind)
     found = (files_check(folder), *_until_it_breaks(checks))
     return Verification(folder.name, folder, against, found, time.perf_counter() - started)
+
+
+def _checks(reference: Reference, trained: Trained, folder: Path, kind: str) -> tuple[str, Iterator[Check]]:
+    """(what the export is compared with, in words; the checks for its kind)."""
+    from fastft.proof.adapter import adapter_checks
+    from fastft.proof.gguf import gguf_checks
+    from fastft.proof.gguf_lora import gguf_lora_checks
+    from fastft.proof.merged import merged_checks
+    from fastft.proof.merged_4bit import merged_4bit_checks
+
+    model = "the adapter on its 16-bit base" if trained.source.is_adapter else "the trained model"
+    merged = "the merged model" if isinstance(reference.merged, ModelError) else reference.merged.name
+    match kind:
+        case "merged_16bit":
+            return model, merged_checks(reference, folder)
+        case "adapter":
+            return model, adapter_checks(reference, folder)
+        case "gguf_lora":
+            return model, gguf_lora_checks(reference, folder)
+        case "merged_4bit":
+            return merged, merged_4bit_checks(reference, folder)
+        case _:
+            return merged, gguf_checks(reference, _gguf_file(folder), kind)
 
 
 def _until_it_breaks(checks: Iterator[Check]) -> Iterator[Check]:
@@ -88,13 +114,13 @@ def _known(name: str) -> bool:
     return name.removeprefix("gguf-") in LIMITS
 
 
-def _kind(folder: Path, run: Run) -> str:
+def _kind(folder: Path) -> str:
     """The row of the table of limits that the export's name stands for."""
     if not folder.is_dir() or not _known(folder.name):
-        names = ", ".join(export_names(run))
+        names = ", ".join(export_names(folder.parent))
         raise ModelError(
-            f"The run {run.directory} has no export {folder.name}",
-            hint=f"It has: {names}." if names else f"Make one: fastft export {run.directory} --format gguf",
+            f"{folder.parent} has no export {folder.name}",
+            hint=f"It has: {names}." if names else "fastft export makes some.",
         )
     return folder.name.removeprefix("gguf-")
 
@@ -104,17 +130,32 @@ def _gguf_file(folder: Path) -> Path:
     return next(iter(sorted(folder.glob("*.gguf"))), folder / "model.gguf")
 
 
-def verify(run: Run | Path | str, *, console: Console | None = None) -> list[Verification]:
-    """Compare every export of a run with the trained model again, and show a table each on `console`.
+def verify(target: Run | Path | str, *, console: Console | None = None) -> list[Verification]:
+    """Compare every export of a run (or of an adapter folder, in exports/ beside its files) with the trained model.
 
-    Raises ModelError if there is nothing to verify, VerificationError that says what differs first if one fails.
+    Shows a table each on `console`. Raises ModelError if there is nothing to verify, VerificationError that says what
+    differs first if one fails.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    with library_output_to(run.log_path, console or Console(quiet=True)):
-        verifications = verify_run(run.directory)
+    trained, log = trained_at(target)
+    with library_output_to(log, console or Console(quiet=True)):
+        verifications = _verify_all(trained, SAMPLES, f"fastft export {target} --format gguf")
     if console is not None:
         console.print(*(verification.table() for verification in verifications), sep="\n")
     failed = [verification for verification in verifications if not verification.passed]
     if failed:
         raise VerificationError("\n".join(str(verification) for verification in failed))
     return verifications
+
+
+def trained_at(target: Run | Path | str, *, base: str | None = None) -> tuple[Trained, Path]:
+    """(what is exported, the log) of a run, a run directory or a PEFT adapter folder.
+
+    An adapter's exports go into exports/ inside its folder. Raises ModelError if the target is none of these.
+    """
+    folder = Path() if isinstance(target, Run) else Path(target).expanduser()
+    if not isinstance(target, Run) and (folder / "adapter_config.json").is_file():
+        exports = folder.absolute() / "exports"
+        exports.mkdir(exist_ok=True)
+        return Trained.of_adapter(folder, exports, base), exports / "export.log"
+    run = target if isinstance(target, Run) else Run.open(folder)
+    return Trained.of_run(run), run.log_path

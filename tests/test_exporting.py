@@ -11,8 +11,9 @@ from fastft.run import Run
 
 def _run(folder: Path, recipe: str = "") -> Run:
     run = Run.create(folder / "run", recipe)
+    run.adapter.mkdir()
     run.write_manifest(
-        {"model": {"model_name": "fastft/tiny", "revision": None, "base": {"model_name": "fastft/tiny"}}}
+        {"model": {"model_name": "fastft/tiny", "revision": None, "base": {"model_name": "fastft/tiny"}}, "files": {}}
     )
     return run
 
@@ -27,7 +28,7 @@ def test_an_unknown_format_or_type_is_told_with_the_nearest(tmp_path: Path) -> N
 
 
 def test_a_recipe_without_exports_says_how_to_ask_for_one(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="asks for no exports") as caught:
+    with pytest.raises(RecipeError, match="nothing says what to export") as caught:
         export(_run(tmp_path, "export: {formats: []}"))
     assert "--format" in caught.value.hint
 

@@ -12,7 +12,6 @@ import pytest
 
 from fastft.base_identity import identify
 from fastft.errors import ModelError
-from fastft.run import Run
 from fastft.verification import Verification, export_names, verify_export, verify_run
 from tests import small_model
 
@@ -42,11 +41,13 @@ def test_faithful_exports_pass_every_check(faithful: Path) -> None:
     assert failed(gguf) == {}
     assert [check.name for check in merged.checks] == [
         "files", "loads", "weights changed", "weights merged", "token ids", "prompt text", "special tokens",
-        "log-probabilities", "KL divergence", "likeliest token", "greedy answers", "stops", "exact held-out answers",
+        "log-probabilities", "KL divergence", "likeliest token", "perplexity", "greedy answers", "stops",
+        "exact held-out answers",
     ]  # fmt: skip
     assert [check.name for check in gguf.checks] == [
         "files", "loads", "special tokens", "token ids", "prompt text", "vocabulary", "log-probabilities",
-        "KL divergence", "likeliest token", "greedy answers", "stops", "exact held-out answers", "stops in chat",
+        "KL divergence", "likeliest token", "perplexity", "greedy answers", "stops", "exact held-out answers",
+        "stops in chat",
     ]  # fmt: skip
     exact = {v.name: next(c.value for c in v.checks if c.name == "exact held-out answers") for v in (merged, gguf)}
     assert exact == {"merged_16bit": "100% → 100% of 6", "gguf-f16": "100% → 100% of 6"}
@@ -100,19 +101,19 @@ def test_a_run_without_exports_is_an_error(run: Path) -> None:
 
 def test_merged_is_verified_first_and_other_folders_are_left_alone(run: Path) -> None:
     (run / "exports" / "notes").mkdir()
-    assert export_names(Run.open(run)) == ["merged_16bit", "gguf-f16"]
+    assert export_names(run / "exports") == ["merged_16bit", "gguf-f16"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen2.5", "llama-3.2"])
 def test_exports_of_fastft_with_a_real_tokenizer_pass(shared: Path, tmp_path: Path, name: str) -> None:
     """Their templates print the date, begin with BOS (Llama) or add a system turn (Qwen)."""
-    from fastft.exporters import export_run
     from fastft.recipe.schema import ExportSection
+    from tests.exporters.making import make
 
     run = small_model.make_random_run(shared / "tokenizers" / name, tmp_path)
     section = ExportSection(formats=("merged_16bit", "gguf"), quantization_method=("f16",), verify=False)
-    export_run(run, section)
+    make(run, section)
     merged, gguf = verify_run(run)
     assert failed(merged) == {}
     assert failed(gguf) == {}

@@ -2,95 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import Fault
 
 if TYPE_CHECKING:
-    from fastft.exporters.workbench import Source
+    from fastft.exporters.source import Trained
+    from fastft.exporters.workbench import Target
     from fastft.recipe.schema import ExportSection
-    from fastft.run import Run
 
 # format: the function that writes one export, (Workbench, Target, folder) -> how it was made
 EXPORTERS = {
     "merged_16bit": "fastft.exporters.merged:export",
+    "merged_4bit": "fastft.exporters.merged_4bit:export",
+    "adapter": "fastft.exporters.adapter:export",
+    "gguf_lora": "fastft.exporters.gguf_lora:export",
     "gguf": "fastft.exporters.gguf:export",
 }
 
 OnProgress = Callable[[str, int, int], None]  # stage, done, total
 
 
-def export_run(
-    run_dir: Path, export: ExportSection, *, overwrite: bool = False, on_progress: OnProgress | None = None
+def make_exports(
+    trained: Trained,
+    export: ExportSection,
+    log: Path,
+    *,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> list[Path]:
-    """Make the exports of a finished run under exports/, in a process of their own; returns their folders.
+    """Make the exports under `trained.exports`, in a process of their own; returns their folders.
 
     An export that is there already and was made from the same weights is kept, one made from others is an
     ExportError unless `overwrite`. Each is verified if `export.verify`. Raises ExportError, ModelError, and
     VerificationError if an export does not behave as the trained model does (it stays, for looking into).
     """
     from fastft.exporters.process import run_worker
-    from fastft.run import Run
 
-    run = Run.open(run_dir)
-    job = _job(_source_of_run(run), run.exports, export, overwrite)
-    return run_worker({**job, "run_dir": str(run.directory) if export.verify else None}, run.log_path, on_progress)
+    job = {
+        **trained.as_job(),
+        "targets": [list(target) for target in _targets(export)],
+        "dtype": export.dtype,
+        "overwrite": overwrite,
+        "verify": export.verify,
+    }
+    return run_worker(job, log, on_progress)
 
 
-def export_adapter(
-    adapter: Path, out: Path, export: ExportSection, *, overwrite: bool = False, on_progress: OnProgress | None = None
-) -> list[Path]:
-    """Make exports of any PEFT LoRA adapter folder under `out`. They are not verified: there is no held-out data."""
-    from fastft.exporters.process import run_worker
+def export_bytes(export: ExportSection, parameters: int, adapter: int) -> int:
+    """Disk space that all exports of a recipe take, by the model's parameters and the adapter's bytes."""
+    from fastft.exporters.workbench import disk_needed
 
-    out.mkdir(parents=True, exist_ok=True)
-    job = _job(_source_of_adapter(adapter.absolute()), out.absolute(), export, overwrite)
-    return run_worker({**job, "run_dir": None}, out.absolute() / "export.log", on_progress)
+    converted = "f16" if export.dtype == "float16" else "bf16"
+    return disk_needed(parameters, adapter, _targets(export), converted, merged=False)
 
 
 def check_export(base_config: dict[str, Any], tokenizer_folder: Path, export: ExportSection) -> list[Fault]:
     """What speaks against the exports asked for, before training; imports neither torch nor transformers."""
     from fastft.exporters.check import faults
 
-    return faults(base_config, tokenizer_folder, export.formats)
+    return faults(base_config, tokenizer_folder, export)
 
 
-def _source_of_run(run: Run) -> Source:
-    from fastft.base_identity import BaseIdentity
-    from fastft.exporters.workbench import Source
+def _targets(export: ExportSection) -> list[Target]:
+    """The folders to make, the merged model first: others are made from it. Uploading is no folder."""
+    from fastft.exporters.workbench import Target
 
-    model = run.trained_manifest()["model"]
-    is_adapter = run.adapter.is_dir()
-    folder = run.adapter if is_adapter else run.model_dir
-    trained_on = BaseIdentity(**model["base"])
-    return Source(folder, is_adapter, model["model_name"], model["revision"], run.name, trained_on)
-
-
-def _source_of_adapter(adapter: Path) -> Source:
-    from fastft.base_identity import BaseIdentity
-    from fastft.exporters.lora import read_config
-    from fastft.exporters.workbench import Source
-
-    config = read_config(adapter)
-    base = config["base_model_name_or_path"]
-    return Source(adapter, True, base, config.get("revision"), adapter.name, BaseIdentity(base))
-
-
-def _job(source: Source, exports: Path, export: ExportSection, overwrite: bool) -> dict[str, Any]:
-    return {
-        "source": {**asdict(source), "folder": str(source.folder)},
-        "exports": str(exports),
-        "targets": _targets(export.formats, export.quantization_method),
-        "dtype": export.dtype,
-        "overwrite": overwrite,
-    }
-
-
-def _targets(formats: Sequence[str], types: str | Sequence[str]) -> list[tuple[str, str | None]]:
-    """Merged first: the others are made from it."""
-    chosen = (types,) if isinstance(types, str) else types
-    merged: list[tuple[str, str | None]] = [("merged_16bit", None)] if "merged_16bit" in formats else []
-    return merged + ([("gguf", kind) for kind in dict.fromkeys(chosen)] if "gguf" in formats else [])
+    plain = [Target(name) for name in EXPORTERS if name in export.formats and name != "gguf"]
+    return plain + [Target("gguf", kind) for kind in export.gguf_types]

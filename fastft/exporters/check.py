@@ -7,19 +7,25 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError, Fault
 from fastft.exporters.gguf import llama_cpp_sources
 from fastft.exporters.pretokenizer import is_byte_level_bpe, pretokenizer_name, read_tokenizer_json
+from fastft.exporters.tensor_types import SCHEMES
+
+if TYPE_CHECKING:
+    from fastft.recipe.schema import ExportSection
+
+_BLOCK = 32  # weights of a block in types like q8_0; those of 256 give way to one of these
 
 
-def faults(base_config: dict[str, Any], tokenizer_folder: Path, formats: Sequence[str]) -> list[Fault]:
+def faults(base_config: dict[str, Any], tokenizer_folder: Path, export: ExportSection) -> list[Fault]:
     """See `fastft.exporters.check_export`."""
-    found = list(_base_faults(base_config)) if formats else []
-    if "gguf" in formats:
+    found = list(_base_faults(base_config)) if export.formats else []
+    if "gguf" in export.formats or "gguf_lora" in export.formats:
         found += _tool_faults() or [*_architecture_faults(base_config), *_tokenizer_faults(tokenizer_folder)]
-    return found
+    return [*found, *_row_faults(base_config, export.gguf_types)]
 
 
 def _base_faults(config: dict[str, Any]) -> Iterator[Fault]:
@@ -47,6 +53,20 @@ def _architecture_faults(config: dict[str, Any]) -> Iterator[Fault]:
             "export.formats", f"llama.cpp's converter does not know the architecture {architecture}",
             "one of the architectures it lists", "Leave gguf out and export merged_16bit.",
         )  # fmt: skip
+
+
+def _row_faults(config: dict[str, Any], types: Sequence[str]) -> Iterator[Fault]:
+    """Types whose blocks don't divide the model's rows, and which llama-quantize has nothing to fall back to for."""
+    text = config.get("text_config") or config
+    widths = [text.get(key) for key in ("hidden_size", "intermediate_size")]
+    for kind in types:
+        block = SCHEMES[kind].default.block_size
+        odd = [width for width in widths if isinstance(width, int) and width % block]
+        if odd and block == _BLOCK:
+            yield Fault(
+                "export.quantization_method", f"the model has rows of {odd[0]} values, which {kind} can't store",
+                f"rows of a multiple of {block}", "Export this model as f16, bf16 or a K-quant.",
+            )  # fmt: skip
 
 
 def convertible_architectures() -> frozenset[str]:

@@ -45,7 +45,9 @@ def run_worker(job: dict[str, Any], log: Path, on_progress: Callable[[str, int, 
         finally:
             worker.kill()
             worker.wait()
-            shutil.rmtree(staging_folder(exports, worker.pid), ignore_errors=True)
+            staging = staging_folder(exports, worker.pid)
+            for folder in (staging, *exports.glob(f"{staging.name}-*")):
+                shutil.rmtree(folder, ignore_errors=True)
     if outcome is None:
         raise ExportError(
             f"The export process ended unexpectedly ({_status(status)})", hint=f"Its output is at the end of {log}"

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastft.base_identity import BaseIdentity
 from fastft.errors import ExportError
-from fastft.exporters.base_model import BaseModel, open_weights, resolve_base
+from fastft.exporters.base_model import BaseModel, open_weights
+from fastft.exporters.source import Source
 from fastft.exporters.tensor_types import SCHEMES
-from fastft.files import folder_hashes
 
 Report = Callable[[str, int, int], None]  # stage, done, total
 
@@ -33,34 +29,8 @@ class Target(NamedTuple):
         return f"{self.format}-{self.quantization}" if self.quantization else self.format
 
 
+_FOUR_BITS = 6.0  # bits a weight of merged_4bit, embeddings in 16 among them; a little high for large models
 MERGED = Target("merged_16bit")  # what the other formats are made from
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What is exported: a LoRA adapter on its base model, or the folder of a fully fine-tuned model."""
-
-    folder: Path
-    is_adapter: bool
-    model_name: str
-    revision: str | None
-    label: str  # goes into GGUF metadata as the model's name
-    trained_on: BaseIdentity
-
-    def base(self) -> BaseModel:
-        """Raises ModelError if the base is gone, or isn't the one the adapter was trained on."""
-        if not self.is_adapter:
-            return BaseModel(self.folder, self.model_name, "fully fine-tuned weights")
-        return resolve_base(self.model_name, self.revision, self.trained_on)
-
-    @classmethod
-    def from_job(cls, values: dict[str, Any]) -> Source:
-        """The source that `asdict` and JSON made `values` of."""
-        return cls(**{**values, "folder": Path(values["folder"]), "trained_on": BaseIdentity(**values["trained_on"])})
-
-    def fingerprint(self) -> str:
-        """Of the trained files' content: two exports of one fingerprint and dtype hold the same weights."""
-        return hashlib.sha256(json.dumps(folder_hashes(self.folder)).encode()).hexdigest()
 
 
 class Workbench:
@@ -116,17 +86,28 @@ class Workbench:
         return functools.partial(self._report, stage)
 
     def bytes_needed(self, targets: list[Target]) -> int:
-        """Disk space that making `targets` takes at its peak, from the base's parameter count."""
+        """Disk space that making and proving `targets` takes at its peak, from the base's parameter count."""
         parameters = sum(prod(spec.shape) for spec in open_weights(self.base.folder).specs.values())
-        merged = 0 if self._merged else 2 * parameters
-        return merged + gguf_bytes(parameters, targets, "f16" if self.dtype == "float16" else "bf16")
+        adapter = sum(path.stat().st_size for path in self.source.folder.glob("*")) if self.source.is_adapter else 0
+        converted = "f16" if self.dtype == "float16" else "bf16"
+        return disk_needed(parameters, adapter, targets, converted, merged=self._merged is not None)
 
 
-def gguf_bytes(parameters: int, targets: list[Target], converted: str) -> int:
-    """Bytes of the GGUF files among `targets` and of the one they are made from, whose type is `converted`."""
+def disk_needed(parameters: int, adapter: int, targets: list[Target], converted: str, *, merged: bool) -> int:
+    """Bytes of `targets` and of what they are made from; `adapter` is the LoRA's bytes.
+
+    `converted` is the GGUF type of 16 bits that others are made from; `merged` says that the merged model is there.
+    """
     types = [target.quantization for target in targets if target.quantization]
+    formats = {target.format for target in targets}
     kinds = {converted, *types} if types else set()
-    return int(sum(parameters * SCHEMES[kind].bits / 8 for kind in kinds))
+    needed = sum(parameters * SCHEMES[kind].bits / 8 for kind in kinds)
+    needed += 2 * parameters if formats - {"adapter", "gguf_lora"} and not merged else 0
+    needed += parameters * _FOUR_BITS / 8 if "merged_4bit" in formats else 0
+    needed += adapter if "adapter" in formats else 0
+    # The LoRA in 32 bits, and for its proof the base in 16, as a folder and as a GGUF
+    needed += 2 * adapter + 4 * parameters if "gguf_lora" in formats else 0
+    return int(needed)
 
 
 def require_space(folder: Path, needed: int) -> None:

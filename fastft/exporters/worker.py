@@ -21,7 +21,8 @@ from typing import Any
 from fastft.errors import ExportError, FastftError, VerificationError
 from fastft.exporters import EXPORTERS
 from fastft.exporters.process import STAGING, staging_folder
-from fastft.exporters.workbench import MERGED, Source, Target, Workbench, in_words, require_space
+from fastft.exporters.source import Trained
+from fastft.exporters.workbench import MERGED, Target, Workbench, in_words, require_space
 from fastft.files import folder_hashes, is_alive, write_json
 
 
@@ -62,12 +63,13 @@ class _Exports:
     """The exports of one job, made one after the other. Each stands at its place whole, or not at all."""
 
     def __init__(self, job: dict[str, Any], report: Any) -> None:
-        self.exports = Path(job["exports"])
+        self.trained = Trained.from_job(job)
+        self.exports = self.trained.exports
         self.targets = [Target(*target) for target in job["targets"]]
         self.overwrite: bool = job["overwrite"]
-        self.run_dir = Path(job["run_dir"]) if job["run_dir"] else None
+        self.verify: bool = job["verify"]
         self.report = report
-        self.source = Source.from_job(job["source"])
+        self.source = self.trained.source
         self.staging = staging_folder(self.exports, os.getpid())
         self.bench = Workbench(self.source, job["dtype"], self.staging, report)
         self.made_from = {
@@ -140,15 +142,15 @@ class _Exports:
 
     def _verify(self, made: list[Target]) -> None:
         """Verify what was made now, and what an earlier call made but did not come to verify."""
-        if self.run_dir is None:
+        if not self.verify:
             return
-        from fastft.verification import verify_export
+        from fastft.verification import verify_one
 
         failed = []
         for number, target in enumerate(self.targets):
             if target in made or not _has_passed(self.exports / target.name):
                 self.report(f"verify {target.name}", number, len(self.targets))
-                verification = verify_export(self.run_dir, target.name)
+                verification = verify_one(self.trained, target.name)
                 failed += [] if verification.passed else [verification]
         if failed:
             raise VerificationError(
@@ -189,7 +191,7 @@ def _sync(folder: Path) -> None:
 def _remove_stale(exports: Path) -> None:
     """Remove what killed processes left behind."""
     for folder in exports.glob(f"{STAGING}*"):
-        if not is_alive(int(folder.name.removeprefix(STAGING))):
+        if not is_alive(int(folder.name.removeprefix(STAGING).partition("-")[0])):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -23,6 +23,7 @@ def behaviour_checks(
 ) -> Iterator[Check]:
     """Distributions, greedy answers, stopping and exact held-out answers of `found` against `reference`."""
     yield from _distribution_checks(comparison, tokenizer, limits)
+    yield _perplexity_check(comparison, limits)
     yield _greedy_check(probes, tokenizer, reference, found, limits)
     yield _stop_check(probes, tokenizer, reference, found, limits)
     yield _exact_check(probes, tokenizer, reference, found, limits)
@@ -69,6 +70,19 @@ def _distribution_checks(comparison: Comparison, tokenizer: ChatTokenizer, limit
         f"{limits.top1:.0%}, ties within {limits.tie:g} nats",
         passed,
         "" if passed or first is None else f"first at {_choice(first, tokenizer)}",
+    )
+
+
+def _perplexity_check(comparison: Comparison, limits: Limits) -> Check:
+    """On the held-out answers, token for token the same in both engines."""
+    if not comparison.gold_tokens:
+        return Check("perplexity", "no held-out conversations", "", True)
+    mine, theirs = comparison.perplexities
+    return Check(
+        "perplexity",
+        f"{mine:.4g} → {theirs:.4g} on {comparison.gold_tokens:,} held-out tokens",
+        f"{limits.perplexity:.1%} apart",
+        abs(theirs / mine - 1) <= limits.perplexity,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ModelError
+from fastft.exporters.tensor_types import SCHEMES
 from fastft.inference import Generation
 from fastft.llamacpp import ChatReply, GGUFModel
 from fastft.proof.checks import behaviour_checks, facts_check, ids_check, text_check
@@ -22,7 +23,6 @@ from fastft.proof.scores import Comparison
 if TYPE_CHECKING:
     import numpy as np
 
-_FILE_TYPES = {"f16": 1, "bf16": 32, "q8_0": 7, "q4_k_m": 15}  # enum llama_ftype
 _CHATS = 12  # conversations held through llama.cpp's chat endpoint: enough to cover the built-in prompts
 
 
@@ -34,7 +34,7 @@ def gguf_checks(reference: Reference, path: Path, kind: str) -> Iterator[Check]:
         return
     context = MAX_TOKENS + answer_limit(reference.probes)
     try:
-        with GGUFModel(path, n_ctx=context) as model:
+        with GGUFModel(path, n_ctx=context, exact=True) as model:
             yield Check("loads", "yes", "yes", True)
             yield from _metadata_checks(reference, model, kind)
             yield from _run_checks(reference, reference.merged.measured, model, kind)
@@ -44,7 +44,7 @@ def gguf_checks(reference: Reference, path: Path, kind: str) -> Iterator[Check]:
 
 def _metadata_checks(reference: Reference, model: GGUFModel, kind: str) -> Iterator[Check]:
     trained = reference.tokenizer
-    end, wanted = trained.end_of_turn_id, _FILE_TYPES[kind]
+    end, wanted = trained.end_of_turn_id, SCHEMES[kind].file_type
     file_type = int(model.metadata.get("general.file_type", -1))
     facts: list[tuple[str, object, object, bool]] = [
         ("general.file_type", f"{wanted} ({kind})", file_type, file_type == wanted),
@@ -73,7 +73,7 @@ def _run_checks(reference: Reference, merged: Measured, model: GGUFModel, kind: 
     yield Check("vocabulary", f"{model.n_vocab} tokens", f"{merged.vocabulary}", same)
     if same:
         comparison = Comparison(tie=limits.tie)
-        found = measure_against(merged, _LlamaCpp(model), reference.probes, comparison, dtype=kind)
+        found = measure_against(merged, LlamaCpp(model), reference.probes, comparison, dtype=kind)
         yield from behaviour_checks(reference.probes, reference.tokenizer, merged, found, comparison, limits)
         yield _chat_stop_check(replies, found, reference.tokenizer)
 
@@ -118,7 +118,7 @@ def _fed(probe: Probe, reply: ChatReply, reference: Reference, model: GGUFModel)
 
 
 @dataclass(frozen=True, slots=True)
-class _LlamaCpp:
+class LlamaCpp:
     """A GGUFModel as an Engine."""
 
     model: GGUFModel

@@ -105,9 +105,8 @@ def _sequences(
         end = [tokenizer.end_of_turn_id] if answer.stop_reason == "stop" else []
         path, gold = [*probe.prompt_ids, *answer.ids, *end], probe.whole_ids
         start = len(probe.prompt_ids) - 1
-        paths.append(
-            scores.Sequence(probe.place, path, slice(start, len(path) - 1 if end else len(path)), gold is not None)
-        )
+        written = slice(start, len(path) - 1 if end else len(path))
+        paths.append(scores.Sequence(probe.place, path, written, gold is not None, gold=gold == path))
         if gold is not None and gold != path:
-            more.append(scores.Sequence(probe.place, gold, slice(start, len(gold) - 1), True))
+            more.append(scores.Sequence(probe.place, gold, slice(start, len(gold) - 1), True, gold=True))
     return paths + more

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from fastft.errors import ModelError
-from fastft.proof.checks import behaviour_checks, facts_check, ids_check, text_check
+from fastft.proof.checks import behaviour_checks
 from fastft.proof.limits import limits_for
 from fastft.proof.reference import MERGED, Reference
 from fastft.proof.result import Check
+from fastft.proof.tokenizers import tokenizer_checks
 from fastft.proof.weights import WeightReport
 
 _WRONG_SHARE = 1e-3  # values of a tensor that may round otherwise because sums were taken in another order
@@ -27,7 +25,7 @@ def merged_checks(reference: Reference, folder: Path) -> Iterator[Check]:
     assert merged.weights is not None  # there is a folder
     yield Check("loads", "yes", "yes", True)
     yield from _weight_checks(merged.weights)
-    yield from _tokenizer_checks(reference, folder)
+    yield from tokenizer_checks(reference, folder)
     limits = limits_for(MERGED, reference_dtype=reference.trained.dtype)
     yield from behaviour_checks(
         reference.probes, reference.tokenizer, reference.trained, merged.measured, merged.comparison, limits
@@ -52,56 +50,3 @@ def _weight_checks(weights: WeightReport) -> Iterator[Check]:
         right,
         "" if right else detail,
     )
-
-
-def _tokenizer_checks(reference: Reference, folder: Path) -> Iterator[Check]:
-    """transformers' own tokenizer of the folder, which fastft's labels were not made with, against the trained one."""
-    from transformers import AutoTokenizer
-
-    trained = reference.tokenizer
-    try:
-        loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        yield Check("tokenizer loads", "no", "yes", False, str(error).strip().splitlines()[0])
-        return
-    if loaded.chat_template is None:
-        yield Check("chat template", "none", "the trained one", False, f"{folder} holds no chat_template.jinja")
-        return
-    rendered = [trained.render(p.messages, tools=p.tools, add_generation_prompt=True) for p in reference.probes]
-    places = [probe.place for probe in reference.probes]
-    encoded = [loaded(text, add_special_tokens=False)["input_ids"] for text in rendered]
-    expected = [probe.prompt_ids for probe in reference.probes]
-    yield ids_check("token ids", list(zip(places, expected, encoded, strict=True)), trained)
-    yield text_check("prompt text", _rendered(reference, loaded))
-    yield facts_check("special tokens", _special_tokens(reference, loaded, folder))
-
-
-def _rendered(reference: Reference, loaded: Any) -> list[tuple[str, str, str]]:
-    now = datetime.now()
-    pairs = []
-    for probe in reference.probes:
-        expected = reference.tokenizer.render(probe.messages, tools=probe.tools, add_generation_prompt=True, now=now)
-        found = loaded.apply_chat_template(
-            probe.messages, tools=probe.tools, add_generation_prompt=True, tokenize=False
-        )
-        pairs.append((probe.place, expected, found))
-    return pairs
-
-
-def _special_tokens(reference: Reference, loaded: Any, folder: Path) -> list[tuple[str, object, object, bool]]:
-    trained = reference.tokenizer
-    path = folder / "generation_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    stops = settings.get("eos_token_id")
-    stops = stops if isinstance(stops, list) else [stops]
-    facts: list[tuple[str, object, object, bool]] = [
-        (f"tokenizer {name}", mine, theirs, mine == theirs)
-        for name, mine, theirs in (
-            ("bos_token_id", trained.bos_token_id, loaded.bos_token_id),
-            ("eos_token_id", trained.eos_token_id, loaded.eos_token_id),
-            ("pad_token_id", trained.pad_token_id, loaded.pad_token_id),
-        )
-    ]
-    end = trained.end_of_turn_id
-    facts.append(("generation_config.json eos_token_id", end, settings.get("eos_token_id"), end in stops))
-    return facts

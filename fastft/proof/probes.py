@@ -51,7 +51,7 @@ class Probe:
     answer: str | None
 
 
-def load_probes(heldout: Path, tokenizer: ChatTokenizer, samples: int) -> list[Probe]:
+def load_probes(heldout: Path | None, tokenizer: ChatTokenizer, samples: int) -> list[Probe]:
     """At most `samples` held-out conversations, then the built-in ones that the template can render."""
     probes = [*_held_out(heldout, tokenizer, samples), *_built_in(tokenizer)]
     return [probe for probe in probes if len(probe.whole_ids or probe.prompt_ids) <= MAX_TOKENS]
@@ -62,8 +62,8 @@ def prompt_ids_now(probe: Probe, tokenizer: ChatTokenizer) -> list[int]:
     return tokenizer.prompt_ids(probe.messages, tools=probe.tools, now=datetime.now())
 
 
-def _held_out(path: Path, tokenizer: ChatTokenizer, samples: int) -> Iterator[Probe]:
-    if not path.is_file():
+def _held_out(path: Path | None, tokenizer: ChatTokenizer, samples: int) -> Iterator[Probe]:
+    if path is None or not path.is_file():
         return
     taken = 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

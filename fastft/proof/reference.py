@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from fastft.proof.measure import Measured, as_reference, measure_against, measur
 from fastft.proof.probes import Probe, load_probes
 from fastft.proof.scores import Comparison
 from fastft.proof.weights import WeightReport, compare_weights
-from fastft.run import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from fastft.exporters.source import Trained
     from fastft.model_loading import DtypeName
 
 MERGED = "merged_16bit"
@@ -46,65 +45,66 @@ class Reference:
 
     tokenizer: ChatTokenizer
     probes: list[Probe]
+    base: Path
     trained: Measured
     merged: Merged | ModelError
 
 
-def reference_for(run: Run, samples: int) -> Reference:
-    """The reference of a run. The last one is kept, and used again unless a file that it stands on has changed."""
-    return _reference(run, samples, _signature(run))
+def reference_for(trained: Trained, samples: int) -> Reference:
+    """The reference. The last one is kept, and used again unless a file that it stands on has changed."""
+    key = (str(trained), samples, _signature(trained))
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = _reference(trained, samples)
+    return _kept[key]
 
 
-def trained_folder(run: Run) -> Path:
-    """The adapter, or the model of a full fine-tune. Raises ModelError if the run has neither."""
-    for folder in (run.adapter, run.model_dir):
-        if folder.is_dir():
-            return folder
-    raise ModelError(
-        f"The run {run.directory} holds no trained model: neither adapter/ nor model/",
-        hint=f"Go on with the training: fastft train --resume {run.directory}",
-    )
+_kept: dict[tuple[Any, ...], Reference] = {}
 
 
-@functools.lru_cache(maxsize=1)
-def _reference(run: Run, samples: int, _signature: tuple[Any, ...]) -> Reference:
-    folder = trained_folder(run)
-    tokenizer = ChatTokenizer.load(folder)
-    probes = load_probes(run.heldout_path, tokenizer, samples)
-    trained, merged = _measure_trained(run, probes, tokenizer)
+def _reference(trained: Trained, samples: int) -> Reference:
+    base = trained.source.base().folder
+    own = trained.source.folder
+    tokenizer = ChatTokenizer.load(own if (own / "tokenizer_config.json").is_file() else base)
+    probes = load_probes(trained.heldout, tokenizer, samples)
+    measured, merged = _measure_trained(trained, base, probes, tokenizer)
     if isinstance(merged, WeightReport):
-        merged = _measure_folder(run.exports / MERGED, probes, tokenizer, trained, merged)
-    return Reference(tokenizer, probes, trained, merged)
+        merged = _measure_folder(trained.exports / MERGED, probes, tokenizer, measured, merged)
+    return Reference(tokenizer, probes, base, measured, merged)
 
 
-def _signature(run: Run) -> tuple[Any, ...]:
-    folders = (trained_folder(run), run.exports / MERGED)
+def _signature(trained: Trained) -> tuple[Any, ...]:
+    folders = (trained.source.folder, trained.exports / MERGED)
     files = [path for folder in folders for path in sorted(folder.glob("*")) if path.name != "verification.json"]
-    stats = [(str(path), path.stat()) for path in (*files, run.heldout_path, run.manifest_path) if path.is_file()]
+    files += [trained.heldout] if trained.heldout else []
+    stats = [(str(path), path.stat()) for path in files if path.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 def _measure_trained(
-    run: Run, probes: list[Probe], tokenizer: ChatTokenizer
+    trained: Trained, base: Path, probes: list[Probe], tokenizer: ChatTokenizer
 ) -> tuple[Measured, Merged | WeightReport | ModelError]:
     """The trained model, and while it is loaded what of the merged one needs it."""
-    from fastft.exporters.base_model import base_of_run
-
-    base = base_of_run(run.trained_manifest()).folder
-    model = TextModel.load(base, run.adapter) if run.adapter.is_dir() else TextModel.load(run.model_dir)
-    stops = sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None})
+    model = TextModel.load(base, trained.source.folder if trained.source.is_adapter else None)
+    merged_folder = trained.exports / MERGED
+    stops = trained_stops(tokenizer)
     try:
-        trained = measure_reference(_Transformers(model, stops), probes, tokenizer, dtype=model.dtype)
-        if (run.exports / MERGED).is_dir():
-            return trained, _weights(model, base, run.exports / MERGED)
-        model.merge(_merged_dtype(run))
-        comparison = _comparison(trained)
-        engine = _Transformers(model, stops)
-        merged = measure_against(trained, engine, probes, comparison, dtype=model.dtype)
+        measured = measure_reference(Transformers(model, stops), probes, tokenizer, dtype=model.dtype)
+        if merged_folder.is_dir():
+            return measured, _weights(model, base, merged_folder)
+        model.merge(_merged_dtype(trained.exports))
+        comparison = _comparison(measured)
+        engine = Transformers(model, stops)
+        merged = measure_against(measured, engine, probes, comparison, dtype=model.dtype)
         merged = as_reference(merged, engine, probes, tokenizer)
-        return trained, Merged("PEFT's merge of the trained model", merged, comparison, None)
+        return measured, Merged("PEFT's merge of the trained model", merged, comparison, None)
     finally:
         model.close()
+
+
+def trained_stops(tokenizer: ChatTokenizer) -> list[int]:
+    """What ends an answer of the trained model: the template's end of turn, and the tokenizer's end of text."""
+    return sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None})
 
 
 def _weights(model: TextModel, base: Path, merged: Path) -> WeightReport | ModelError:
@@ -125,7 +125,7 @@ def _measure_folder(
         model = TextModel.load(folder)
     except ModelError as error:
         return error
-    engine = _Transformers(model, None)
+    engine = Transformers(model, None)
     try:
         measured = measure_against(trained, engine, probes, comparison, dtype=model.dtype)
         measured = as_reference(measured, engine, probes, tokenizer)
@@ -139,7 +139,7 @@ def _comparison(trained: Measured) -> Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class _Transformers:
+class Transformers:
     """A TextModel as an Engine; `stops` None: those of its own generation config."""
 
     model: TextModel
@@ -156,8 +156,8 @@ class _Transformers:
         return (rows.numpy() for rows in self.model.logprobs_of(sequences))
 
 
-def _merged_dtype(run: Run) -> DtypeName:
-    """The 16-bit type the exports of the run were made in, as their export.json says."""
-    for path in sorted(run.exports.glob("*/export.json")):
+def _merged_dtype(exports: Path) -> DtypeName:
+    """The 16-bit type the exports were made in, as their export.json says."""
+    for path in sorted(exports.glob("*/export.json")):
         return json.loads(path.read_text(encoding="utf-8"))["made_from"]["dtype"]
     return "bfloat16"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,22 +19,37 @@ class Sequence:
     """Token ids to score. The answer's tokens are predicted at the positions `answer` (the prompt's last is the first).
 
     What follows the end-of-turn token is never generated, so its prediction is nobody's business. `held_out` tells
-    the kind of conversation the model was trained for from prompts that may be strange to it.
+    the kind of conversation the model was trained for from prompts that may be strange to it, `gold` the held-out
+    answer itself from one the model gave.
     """
 
     place: str
     ids: list[int]
     answer: slice
     held_out: bool
+    gold: bool = False
+
+    def surprise(self, logprobs: np.ndarray) -> float:
+        """Negative log-likelihood of the answer's tokens in nats, by log-probabilities [ids, vocabulary]."""
+        positions = range(len(self.ids))[self.answer]
+        return -float(sum(logprobs[at, self.ids[at + 1]] for at in positions if at + 1 < len(self.ids)))
+
+    @property
+    def answer_tokens(self) -> int:
+        return sum(at + 1 < len(self.ids) for at in range(len(self.ids))[self.answer])
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The likeliest next tokens after each of the ids: `tokens` and `logprobs` are [ids, KEPT], likeliest first."""
+    """The likeliest next tokens after each of the ids: `tokens` and `logprobs` are [ids, KEPT], likeliest first.
+
+    `surprise` is the answer's negative log-likelihood in nats.
+    """
 
     sequence: Sequence
     tokens: np.ndarray
     logprobs: np.ndarray
+    surprise: float
 
     def logprob(self, position: int, token: int) -> float:
         """Of `token` after position `position`; for a token not kept, an upper bound."""
@@ -71,6 +87,14 @@ class Comparison:
     largest: Difference | None = None  # over held-out answers
     largest_elsewhere: Difference | None = None  # over answers to built-in prompts
     first_choice: Difference | None = None
+    gold_tokens: int = 0  # of held-out answers
+    gold_surprise: tuple[float, float] = (0.0, 0.0)  # nats over them: the reference's, the other engine's
+
+    @property
+    def perplexities(self) -> tuple[float, float]:
+        """On the held-out answers: the reference's, the other engine's."""
+        mine, theirs = (min(nats / max(self.gold_tokens, 1), 700.0) for nats in self.gold_surprise)
+        return math.exp(mine), math.exp(theirs)
 
     @property
     def kl_mean(self) -> float:
@@ -92,6 +116,10 @@ class Comparison:
         self._add_kl(reference, theirs)
         self._add_choices(reference, found)
         self.positions += len(found)
+        if reference.sequence.gold:
+            self.gold_tokens += reference.sequence.answer_tokens
+            mine, other = self.gold_surprise
+            self.gold_surprise = mine + reference.surprise, other + reference.sequence.surprise(found)
 
     def _add_largest(self, reference: Scores, theirs: np.ndarray) -> None:
         """Where an answer is written: the next token's log-probability, of tokens that the reference finds likely."""
@@ -150,4 +178,5 @@ def keep_likeliest(sequence: Sequence, logprobs: np.ndarray) -> Scores:
     tokens = np.argpartition(-logprobs, kept - 1, axis=-1)[:, :kept]
     values = np.take_along_axis(logprobs, tokens, -1)
     order = np.argsort(-values, axis=-1, kind="stable")
-    return Scores(sequence, np.take_along_axis(tokens, order, -1), np.take_along_axis(values, order, -1))
+    kept_tokens, kept_values = (np.take_along_axis(array, order, -1) for array in (tokens, values))
+    return Scores(sequence, kept_tokens, kept_values, sequence.surprise(logprobs))

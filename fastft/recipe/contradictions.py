@@ -8,6 +8,7 @@ from fastft.recipe.clash import Clash, Given
 from fastft.recipe.data_rules import DATA_RULES
 from fastft.recipe.describe import shown
 from fastft.recipe.document import Document, KeyPath
+from fastft.recipe.export_rules import EXPORT_RULES
 from fastft.recipe.schema import Recipe
 
 
@@ -204,17 +205,6 @@ def _checkpointing(given: Given) -> Iterator[Clash]:
         yield Clash(keys, found, "the same in both", "lora.use_gradient_checkpointing alone is enough")
 
 
-def _exports(given: Given) -> Iterator[Clash]:
-    export = given.recipe.export
-    key = "export.quantization_method"
-    if "gguf" in export.formats and not export.quantization_method:
-        yield Clash((key, "export.formats"), "found [] with gguf in export.formats", "at least one type, e.g. q8_0")
-    switched_off = given.written("export.formats") and not export.formats
-    if "gguf" not in export.formats and given.written(key) and not switched_off:
-        found = f"{shown(list(export.quantization_method))} without gguf in export.formats"
-        yield Clash((key, "export.formats"), found, "formats: [gguf]")
-
-
 RULES: tuple[Callable[[Given], Iterator[Clash]], ...] = (
     _loading,
     _lora_or_full,
@@ -229,5 +219,5 @@ RULES: tuple[Callable[[Given], Iterator[Clash]], ...] = (
     _workers,
     _checkpointing,
     *DATA_RULES,
-    _exports,
+    *EXPORT_RULES,
 )

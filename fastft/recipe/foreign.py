@@ -279,17 +279,13 @@ TOOLS: Mapping[str, Mapping[str, Ours]] = {
     "torchtune": TORCHTUNE,
 }
 
-_OTHER_GGUF = ("f32", "q2_k", "q3_k_m", "q4_0", "q4_1", "q4_k_s", "q5_0", "q5_1", "q5_k_s", "q5_k_m", "q6_k", "iq4_xs")
+_OTHER_GGUF = ("q3_k_s", "q3_k_l", "q4_1", "q4_k", "q5_1", "q5_k", "q3_k", "q2_k_l", "iq4_xs", "iq3_xxs", "iq2_xxs")
 
 # Values that mean something elsewhere, said as what to write here.
 FOREIGN_VALUES: Mapping[str, str] = {
-    "not_quantized": "Unsloth's not_quantized is f16 or bf16 here",
-    "fast_quantized": "Unsloth's fast_quantized is q8_0 here",
-    "quantized": "Unsloth's quantized is q4_k_m here",
-    "merged_4bit": "The merge is made in 16 bits, so that nothing is lost; gguf with q4_k_m is the 4-bit export",
-    "merged_4bit_forced": "The merge is made in 16 bits, so that nothing is lost; gguf with q4_k_m is the 4-bit export",
+    "merged_4bit_forced": "Did you mean merged_4bit?",
     "safetensors": "A folder of safetensors is merged_16bit",
-    "lora": "The adapter is always kept, in the run's adapter/ folder; it needs no export",
+    "lora": "Did you mean adapter? It is always kept in the run's adapter/ folder, too",
     "ollama": "gguf writes an Ollama Modelfile beside the model",
     "auto": "Leave the key out and it is chosen",
     "bf16": "Did you mean bfloat16?",
@@ -303,7 +299,7 @@ FOREIGN_VALUES: Mapping[str, str] = {
     "adamw": "Did you mean adamw_torch?",
     "adam": "Did you mean adamw_torch?",
     "paged_adamw": "Did you mean paged_adamw_32bit?",
-    **dict.fromkeys(_OTHER_GGUF, "This type is not made yet: q8_0 is closer to the model, q4_k_m is smaller"),
+    **dict.fromkeys(_OTHER_GGUF, "This type is not made: q4_k_m is the usual 4-bit one, q8_0 is closer to the model"),
 }
 
 

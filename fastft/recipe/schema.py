@@ -9,24 +9,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
     PrivateAttr,
-    ValidationInfo,
-    field_validator,
 )
 
 from fastft.errors import Fault
 from fastft.recipe import checks, yaml_text
+from fastft.recipe.export_section import ExportSection
+from fastft.recipe.section import NonEmpty, Section
 from fastft.recipe.training_arguments import check_training
 
 Dtype = Literal["bfloat16", "float16", "float32"]
-ExportFormat = Literal["merged_16bit", "gguf"]
-Quantization = Literal["f16", "bf16", "q8_0", "q4_k_m"]
 DataFormat = Literal[
     "auto",
     "messages",
@@ -39,18 +35,6 @@ DataFormat = Literal[
     "prompt_only",
 ]
 DATA_PATH = "a local .jsonl, .json, .csv, .parquet or .arrow file, a folder, a glob, or a Hub id (owner/name)"
-NonEmpty = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """Base of the sections: frozen, no unknown keys, no NaN or infinity, no boolean taken for a number."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_traps(cls, value: Any, info: ValidationInfo) -> Any:
-        return checks.refuse_traps(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class ModelSection(Section):
@@ -203,21 +187,6 @@ class EvaluationSection(Section):
     samples: int = Field(default=64, ge=0, description="Held-out conversations answered and compared; 0 = none.")
 
 
-class ExportSection(Section):
-    """What is made of the trained model, and checked against it."""
-
-    formats: Annotated[tuple[ExportFormat, ...], BeforeValidator(checks.one_or_many)] = Field(
-        default=(), description="merged_16bit: a plain Hugging Face folder. gguf: llama.cpp, Ollama, LM Studio."
-    )
-    quantization_method: Annotated[tuple[Quantization, ...], BeforeValidator(checks.one_or_many)] = Field(
-        default=("q8_0",), description="One GGUF file for each."
-    )
-    dtype: Literal["bfloat16", "float16"] = Field(default="bfloat16", description="Type of the merged weights.")
-    verify: bool = Field(
-        default=True, description="Compare each export with the trained model; a difference is an error."
-    )
-
-
 TrainingSection = Annotated[
     Mapping[str, Any],
     PlainValidator(check_training),
@@ -273,6 +242,9 @@ class Recipe(Section):
             del values["evaluation"]["samples"]
         if "gguf" not in self.export.formats:
             del values["export"]["quantization_method"]
+        if "hub" not in self.export.formats:
+            values["export"].pop("hub_model_id", None)
+            del values["export"]["hub_private_repo"]
         return values
 
     def to_yaml(self) -> str:

@@ -16,11 +16,11 @@ import pytest
 
 from fastft.base_identity import identify
 from fastft.errors import ExportError, ModelError
-from fastft.exporters import export_adapter, export_run
 from fastft.exporters.process import staging_folder
-from fastft.exporters.workbench import Target, gguf_bytes, require_space
+from fastft.exporters.workbench import Target, disk_needed, require_space
 from fastft.files import sha256_of
 from fastft.recipe.schema import ExportSection
+from tests.exporters.making import make
 from tests.exporters.models import save_adapter
 
 MERGED = ExportSection.model_validate({"formats": "merged_16bit", "verify": False})
@@ -41,7 +41,7 @@ def make_run(folder: Path, tiny: Path) -> Path:
 def exported(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     run = make_run(tmp_path_factory.mktemp("exported") / "run", tiny)
     stages: list[tuple[str, int, int]] = []
-    folders = export_run(run, BOTH, on_progress=lambda *event: stages.append(event))
+    folders = make(run, BOTH, on_progress=lambda *event: stages.append(event))
     names = ["merged_16bit", "gguf-q8_0", "gguf-bf16", "gguf-q4_k_m"]
     assert folders == [run / "exports" / name for name in names]
     assert sorted(path.name for path in (run / "exports").iterdir()) == sorted(names)
@@ -68,7 +68,7 @@ def test_the_manifest_tells_what_it_was_made_of(exported: Path) -> None:
 @pytest.mark.slow
 def test_an_export_of_the_same_weights_is_kept(exported: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in exported.rglob("*.gguf")}
-    export_run(exported, BOTH)
+    make(exported, BOTH)
     assert {path: path.stat().st_mtime_ns for path in exported.rglob("*.gguf")} == before
 
 
@@ -81,10 +81,10 @@ def test_an_export_of_other_weights_is_not_overwritten_unasked(exported: Path, t
     weights = run / "exports" / "merged_16bit" / "model.safetensors"
     before = sha256_of(weights)
     with pytest.raises(ExportError, match="merged_16bit exists and was not made from these weights") as error:
-        export_run(run, MERGED)
+        make(run, MERGED)
     assert "--overwrite" in error.value.hint
     assert sha256_of(weights) == before
-    export_run(run, MERGED, overwrite=True)
+    make(run, MERGED, overwrite=True)
     assert sha256_of(weights) != before
 
 
@@ -94,7 +94,7 @@ def test_any_adapter_folder_can_be_exported(exported: Path, tmp_path: Path) -> N
     shutil.copytree(exported / "adapter", adapter)
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "fastft/tiny"}))
-    (folder,) = export_adapter(adapter, tmp_path / "out", MERGED)
+    (folder,) = make(adapter, MERGED)
     ours = (folder / "model.safetensors").read_bytes()
     assert ours == (exported / "exports" / "merged_16bit" / "model.safetensors").read_bytes()
 
@@ -107,12 +107,12 @@ def test_a_killed_export_leaves_nothing_half_and_is_finished_by_the_next(exporte
     killer = threading.Thread(target=_kill_when_it_appears, args=(run / "exports", "converted.gguf"))
     killer.start()
     with pytest.raises(ExportError, match=r"ended unexpectedly \(killed"):
-        export_run(run, BOTH)
+        make(run, BOTH)
     killer.join()
     left = sorted(path.name for path in (run / "exports").iterdir())
     assert left == ["merged_16bit"]
     assert (run / "exports" / "merged_16bit" / "export.json").is_file()
-    export_run(run, BOTH)
+    make(run, BOTH)
     for path in (exported / "exports").rglob("*.gguf"):
         twin = run / "exports" / path.relative_to(exported / "exports")
         assert sha256_of(twin) == sha256_of(path)
@@ -138,7 +138,7 @@ def test_leftovers_of_killed_processes_are_removed(exported: Path, tmp_path: Pat
     for folder in (stale, live):
         folder.mkdir()
         (folder / "half.gguf").write_bytes(b"half")
-    export_run(run, BOTH)
+    make(run, BOTH)
     assert not stale.exists()
     assert (live / "half.gguf").exists()
 
@@ -168,18 +168,20 @@ def test_a_disk_that_fills_is_told_and_left_clean(exported: Path, small_disk: Pa
                     file.write(bytes(100_000))
 
     with pytest.raises(ExportError, match="is full") as error:
-        export_run(run, MERGED, on_progress=fill)
+        make(run, MERGED, on_progress=fill)
     assert "All of it takes 6 MB" in error.value.hint
     assert list((run / "exports").iterdir()) == []
     with pytest.raises(ExportError, match=r"need \d+ MB of disk"):
-        export_run(run, BOTH)
+        make(run, BOTH)
 
 
 def test_disk_space_is_estimated_before_anything_is_written(tmp_path: Path) -> None:
     targets = [Target("merged_16bit"), Target("gguf", "q8_0"), Target("gguf", "bf16")]
     # the converted file is the bf16 one, and there all the same where only q8_0 is asked for
-    assert gguf_bytes(8_000_000_000, targets, "bf16") == gguf_bytes(8_000_000_000, targets[:2], "bf16") == 24.6e9
-    assert gguf_bytes(8_000_000_000, targets[:1], "bf16") == 0
+    both, one = (disk_needed(8_000_000_000, 0, some, "bf16", merged=True) for some in (targets, targets[:2]))
+    assert both == one == 24.6e9
+    assert disk_needed(8_000_000_000, 0, targets[:1], "bf16", merged=False) == 16e9
+    assert disk_needed(8_000_000_000, 5_000, [Target("adapter")], "bf16", merged=False) == 5_000
     with pytest.raises(ExportError, match=r"of disk at .* are free"):
         require_space(tmp_path, 1 << 60)
 
@@ -187,10 +189,11 @@ def test_disk_space_is_estimated_before_anything_is_written(tmp_path: Path) -> N
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("method: sft\n")
     with pytest.raises(ModelError, match="has not finished training"):
-        export_run(tmp_path, MERGED)
+        make(tmp_path, MERGED)
     assert not (tmp_path / "exports").exists()
 
 
 def test_an_adapter_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"is no PEFT adapter: it lacks adapter_config\.json"):
-        export_adapter(tmp_path, tmp_path / "out", MERGED)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ExportError, match=r"is no PEFT adapter: it lacks adapter_model\.safetensors"):
+        make(tmp_path, MERGED)

@@ -16,7 +16,7 @@ from fastft.proof.measure import Measured
 from fastft.proof.probes import Probe
 from fastft.proof.scores import Comparison, Scores, Sequence
 
-STRICT = Limits(0.1, 1e-3, 1e-2, 1.0, tie=0.1, greedy=1.0, exact=1.0, stops=1.0)
+STRICT = Limits(0.1, 1e-3, 1e-2, 1.0, tie=0.1, greedy=1.0, exact=1.0, stops=1.0, perplexity=0.01)
 PROMPT = [5, 6]
 
 
@@ -32,7 +32,7 @@ def _measured(tokenizer: ChatTokenizer, ids: list[int], stop: bool, gap: float) 
     logprobs = np.tile(np.array([-0.5, -0.5 - gap], dtype=np.float32), (len(path), 1))
     sequence = Sequence("built-in (x)", path, slice(1, len(path) - 1), False)
     answer = Generation(ids, "stop" if stop else "length")
-    return Measured([answer], [Scores(sequence, chosen, logprobs)], 1536, "float32")
+    return Measured([answer], [Scores(sequence, chosen, logprobs, 1.0)], 1536, "float32")
 
 
 def _verdicts(tokenizer: ChatTokenizer, reference: Measured, found: Measured) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""`fastft export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Export a run or an adapter: merged weights, GGUF, the Hub.")
+@click.argument("target", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="NAME",
+    help="merged_16bit, merged_4bit, gguf, gguf_lora, adapter or hub; may be repeated.",
+)
+@click.option(
+    "--quantization",
+    multiple=True,
+    metavar="TYPE",
+    help="Type of GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_0, q4_k_m, q4_k_s, q4_0, q3_k_m or q2_k; "
+    "may be repeated.",
+)
+@click.option("--base", metavar="MODEL", help="Base model of an adapter, where it names another than is meant.")
+@click.option("--hub-model-id", metavar="OWNER/NAME", help="Repository that --format hub uploads to.")
+@click.option("--overwrite", is_flag=True, help="Replace exports that exist.")
+@click.option("--no-verify", is_flag=True, help="Leave out the comparison with the trained model.")
+def export(
+    target: Path,
+    formats: tuple[str, ...],
+    quantization: tuple[str, ...],
+    base: str | None,
+    hub_model_id: str | None,
+    overwrite: bool,
+    no_verify: bool,
+) -> None:
+    """Export the run directory RUN, or any LoRA adapter's folder, and verify each export.
+
+    Without options: what the run's recipe says. The exports lie in RUN/exports.
+
+    Examples:
+      fastft export runs/quickstart
+      fastft export runs/quickstart --format gguf --quantization q4_k_m --quantization f16
+      fastft export my-lora --base Qwen/Qwen2.5-0.5B-Instruct --format merged_16bit
+      fastft export runs/quickstart --format merged_16bit --format hub --hub-model-id me/my-model
+    """
+    from rich.console import Console
+
+    from fastft import report
+    from fastft.exporting import export as export_it
+
+    console = Console(highlight=False)
+    export_it(
+        target,
+        formats,
+        quantization,
+        base=base,
+        hub_model_id=hub_model_id,
+        overwrite=overwrite,
+        verify=False if no_verify else None,
+        console=console,
+    )
+    console.print(report.closing(target.absolute()))
