@@ -24,7 +24,9 @@ _PUBLIC = {
     "Run": "fastft.run",
     "export": "fastft.exporting",
     "verify": "fastft.verification",
+    "evaluate": "fastft.evaluating",
     "ChatSession": "fastft.chat",
+    "serve": "fastft.serving",
     "FastftError": "fastft.errors",
 }
 __all__ = [
@@ -34,8 +36,10 @@ __all__ = [
     "Run",
     "__version__",
     "check",
+    "evaluate",
     "export",
     "load_recipe",
+    "serve",
     "train",
     "verify",
 ]
@@ -44,10 +48,12 @@ if TYPE_CHECKING:
     from fastft.chat import ChatSession
     from fastft.checking import check
     from fastft.errors import FastftError
+    from fastft.evaluating import evaluate
     from fastft.exporting import export
     from fastft.recipe.load import load_recipe
     from fastft.recipe.schema import Recipe
     from fastft.run import Run
+    from fastft.serving import serve
     from fastft.training import train
     from fastft.verification import verify
 

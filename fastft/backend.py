@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,25 @@ def keep_adapter_in_fp32(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
+
+
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """Let a model that was trained generate, as it did within the trainer.
+
+    Embeddings or an output trained whole are in float32 then, and only autocast, which the trainer has on, fits them to
+    the 16-bit layers beside them. TRL's loss of the router is off: transformers 5.17 computes it while generating too,
+    and fails at a mask longer than the step. Goes when TRL leaves `output_router_logits` of the config alone.
+    """
+    import torch
+
+    config = model.config.get_text_config()
+    if getattr(config, "output_router_logits", False):
+        config.output_router_logits = False
+    half = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    whole = any(p.dtype == torch.float32 and "lora_" not in name for name, p in trainable_parameters(model))
+    with torch.autocast(model.device.type, dtype=half, enabled=half is not None and whole):
+        yield
 
 
 def trainable_parameters(model: Any) -> Iterator[tuple[str, Any]]:

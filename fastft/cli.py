@@ -11,6 +11,9 @@ from typing import Any
 import click
 
 from fastft import __version__
+from fastft.cli_chat import chat, serve
+from fastft.cli_eval import evaluate_command
+from fastft.cli_export import export
 from fastft.cli_preview import preview
 from fastft.errors import FastftError
 
@@ -85,6 +88,8 @@ def main(traceback: bool) -> None:
       fastft chat   runs/quickstart             talk to it
       fastft export runs/quickstart --quantization q4_k_m
       fastft verify runs/quickstart             is every export still what was trained?
+      fastft eval   runs/quickstart             base against tuned: loss, exact match, ROUGE, BLEU
+      fastft serve  runs/quickstart             its GGUF behind OpenAI's endpoints
     """
 
 
@@ -150,36 +155,12 @@ def _print_check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool = Fa
     console.print("[green]ok[/]")
 
 
-@main.command(short_help="Export a run: merged weights, GGUF.")
-@_RUN
-@click.option("--format", "formats", multiple=True, metavar="NAME", help="merged_16bit or gguf; may be repeated.")
-@click.option("--quantization", multiple=True, metavar="TYPE", help="f16, bf16, q8_0, q4_k_m …; may be repeated.")
-@click.option("--overwrite", is_flag=True, help="Replace exports that exist.")
-@click.option("--no-verify", is_flag=True, help="Leave out the comparison with the trained model.")
-def export(
-    run: Path, formats: tuple[str, ...], quantization: tuple[str, ...], overwrite: bool, no_verify: bool
-) -> None:
-    """Export the run directory RUN and verify each export. Without options: what its recipe says.
-
-    Examples:
-      fastft export runs/quickstart
-      fastft export runs/quickstart --format gguf --quantization q4_k_m --quantization f16
-    """
-    from rich.console import Console
-
-    from fastft import report
-    from fastft.exporting import export as export_it
-    from fastft.run import Run
-
-    console = Console(highlight=False)
-    export_it(run, formats, quantization, overwrite=overwrite, verify=False if no_verify else None, console=console)
-    console.print(report.closing(Run.open(run)))
-
-
 @main.command(short_help="Compare every export of a run with the trained model.")
 @_RUN
 def verify(run: Path) -> None:
     """Compare every export of the run directory RUN with the trained model again. Exit code 1 if one differs.
+
+    RUN may be a LoRA adapter's folder too.
 
     Example:
       fastft verify runs/quickstart
@@ -191,24 +172,8 @@ def verify(run: Path) -> None:
     verify_it(run, console=Console(highlight=False))
 
 
-@main.command(short_help="Talk to a run, an adapter, a merged model or a GGUF.")
-@click.argument("target", type=click.Path(path_type=Path))
-@click.option("--system", help="System message.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-def chat(target: Path, system: str | None, max_new_tokens: int, temperature: float) -> None:
-    """Talk to TARGET: a run directory, an adapter, a merged model folder or a GGUF file.
-
-    In the chat: /reset, /system TEXT, /exit; Ctrl-C stops an answer. Lines piped in are answered one by one.
-
-    Examples:
-      fastft chat runs/quickstart
-      fastft chat runs/quickstart/exports/gguf-q8_0
-      echo "Hello" | fastft chat runs/quickstart
-    """
-    from fastft.chat import chat as chat_with
-
-    chat_with(target, system=system, max_new_tokens=max_new_tokens, temperature=temperature)
-
-
+main.add_command(chat)
+main.add_command(export)
 main.add_command(preview)
+main.add_command(evaluate_command)
+main.add_command(serve)

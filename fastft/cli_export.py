@@ -8,7 +8,7 @@ import click
 
 
 @click.command(short_help="Export a run or an adapter: merged weights, GGUF, the Hub.")
-@click.argument("target", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "formats",
@@ -40,6 +40,7 @@ def export(
 
     Without options: what the run's recipe says. The exports lie in RUN/exports.
 
+    \b
     Examples:
       fastft export runs/quickstart
       fastft export runs/quickstart --format gguf --quantization q4_k_m --quantization f16

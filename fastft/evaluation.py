@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.conversation import Conversation, Example
-from fastft.data.store import Examples
+from fastft.evals.scoring import NOTHING, scores
 
 if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
     from fastft.recipe.schema import EvaluationSection
 
 _TOKENS_A_BATCH = 4096
-_LOGITS_A_CHUNK = 512  # rows of logits that are float32 at once: 0.26 GB with a vocabulary of 128k
 _PROMPTS_A_BATCH = 32
 
 
@@ -94,20 +93,8 @@ def supervised_loss(model: Any, examples: Sequence[Example]) -> tuple[float | No
 
     Token-weighted over the whole set, unlike Trainer.evaluate, which averages the means of batches.
     """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    total, count = 0.0, 0
-    model.eval()
-    for batch in _by_length(examples, _TOKENS_A_BATCH):
-        ids, mask, labels = (torch.tensor(rows).to(model.device) for rows in _padded(batch))
-        with torch.no_grad():
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-        wanted = labels[:, 1:] != -100
-        chosen = zip(logits[wanted].split(_LOGITS_A_CHUNK), labels[:, 1:][wanted].split(_LOGITS_A_CHUNK), strict=True)
-        total += sum(float(cross_entropy(rows.float(), targets, reduction="sum")) for rows, targets in chosen)
-        count += int(wanted.sum())
-    return (total / count, count) if count else (None, 0)
+    whole = sum((score for _, score in scores(model, examples, _TOKENS_A_BATCH)), NOTHING)
+    return (whole.nats / whole.tokens, whole.tokens) if whole.tokens else (None, 0)
 
 
 def answer(model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_new_tokens: int) -> list[str]:
@@ -139,29 +126,3 @@ def answer(model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_n
         for i, row in zip(chosen, out[:, width:].tolist(), strict=True):
             texts[i] = tokenizer.decode(row, skip_special_tokens=True)
     return texts
-
-
-def _by_length(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
-    """Batches of similar lengths, each of at most `tokens` tokens once padded (a longer example goes alone)."""
-    batch: list[Example] = []
-    stored = Examples.of(examples)
-    lengths = stored.lengths()
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        example = stored[index]
-        if batch and (len(batch) + 1) * len(example.input_ids) > tokens:
-            yield batch
-            batch = []
-        batch.append(example)
-    if batch:
-        yield batch
-
-
-def _padded(batch: Sequence[Example]) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    width = max(len(example.input_ids) for example in batch)
-    ids, mask, labels = [], [], []
-    for example in batch:
-        room = width - len(example.input_ids)
-        ids.append([*example.input_ids, *[0] * room])
-        mask.append([1] * len(example.input_ids) + [0] * room)
-        labels.append([*example.labels, *[-100] * room])
-    return ids, mask, labels

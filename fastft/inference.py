@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastft.model_loading import DtypeName, load_weights, placement, stop_and_pad, with_adapter
+from fastft.sampling import GREEDY, Chooser, Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ class TextModel:
             width = max(map(len, batch))
             # Padded on the right and unmasked: a causal model's real tokens never see what follows them.
             rows = [[*ids, *[self.pad_id] * (width - len(ids))] for ids in batch]
-            with torch.inference_mode(), self._threads():
+            with torch.inference_mode(), self.threads():
                 inputs = torch.tensor(rows, device=self.model.device)
                 logits = self.model(input_ids=inputs, use_cache=False).logits
                 found = logits.float().log_softmax(-1).cpu()
@@ -114,7 +115,7 @@ class TextModel:
         width = max(map(len, prompts))
         rows = [[self.pad_id] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        with torch.inference_mode(), self._threads():
+        with torch.inference_mode(), self.threads():
             out = self.model.generate(
                 input_ids=torch.tensor(rows, device=self.model.device),
                 attention_mask=torch.tensor(mask, device=self.model.device),
@@ -122,26 +123,34 @@ class TextModel:
             )
         return out[:, width:].tolist()
 
-    def stream(self, ids: Sequence[int], max_new_tokens: int, temperature: float = 0.0) -> Iterator[int]:
-        """The tokens of an answer as they are made, up to a stop token; greedy at temperature 0.
+    def stream(
+        self, ids: Sequence[int], max_new_tokens: int, sampling: Sampling = GREEDY, *, without_adapter: bool = False
+    ) -> Iterator[int]:
+        """The tokens of an answer as they are made, up to a stop token; `without_adapter` it is the base's answer.
 
         Unlike `generate` with a streamer this needs no thread, and ends at once where the iterator is closed.
         """
         import torch
 
-        inputs, cache = list(ids), None
+        chooser = Chooser(sampling, self.model.device)
+        so_far, inputs, cache = list(ids), list(ids), None
         for _ in range(max_new_tokens):
-            with torch.inference_mode(), self._threads():
+            # The adapter is on again before the token is given away: another answer may be under way in between.
+            with torch.inference_mode(), self.threads(), self._without(without_adapter):
                 rows = torch.tensor([inputs], device=self.model.device)
                 out = self.model(input_ids=rows, past_key_values=cache, use_cache=True)
-                token = _choose(out.logits[0, -1].float(), temperature)
+                token = chooser.choose(out.logits[0, -1].float(), so_far)
             if token in self.stop_ids:
                 return
             yield token
+            so_far.append(token)
             inputs, cache = [token], out.past_key_values
 
+    def _without(self, adapter: bool) -> contextlib.AbstractContextManager[Any]:
+        return self.model.disable_adapter() if adapter else contextlib.nullcontext()
+
     @contextlib.contextmanager
-    def _threads(self) -> Iterator[None]:
+    def threads(self) -> Iterator[None]:
         """One thread for a small model: its matrices are done before threads have met, and on a busy machine, where
         one of them may not be running, the others wait tens of times longer than the work takes."""
         import torch
@@ -215,14 +224,6 @@ def _batches(sequences: Sequence[Sequence[int]], room: int) -> Iterator[list[Seq
         batch.append(ids)
     if batch:
         yield batch
-
-
-def _choose(logits: torch.Tensor, temperature: float) -> int:
-    import torch
-
-    if temperature <= 0:
-        return int(logits.argmax())
-    return int(torch.multinomial((logits / temperature).softmax(-1), 1))
 
 
 def _cut(row: list[int], stops: Sequence[int]) -> Generation:

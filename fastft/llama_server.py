@@ -11,6 +11,7 @@ from typing import Any
 
 from fastft.errors import ModelError
 from fastft.inference import StopReason
+from fastft.sampling import Sampling
 
 Messages = Sequence[Mapping[str, Any]]
 OnText = Callable[[str], bool]  # gets each piece of an answer; False breaks it off
@@ -30,6 +31,33 @@ class ChatReply:
     stop_reason: StopReason
 
 
+def parameters(path: Path, n_ctx: int, threads: int) -> Any:
+    """xllamacpp's CommonParams for the model at `path`, quiet and as lean as can be."""
+    params = _xllamacpp().CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = n_ctx
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.verbosity = -1
+    params.fit_params = False
+    params.no_extra_bufts = True  # no second, repacked copy of the weights
+    return params
+
+
+def start(params: Any) -> Any:
+    """xllamacpp's Server, which listens once this returns. Raises ModelError if it does not start."""
+    try:
+        return _xllamacpp().Server(params)
+    except RuntimeError as error:
+        raise ModelError(
+            f"llama.cpp's chat server does not start with {params.model.path}: {error}",
+            hint="Where the file itself loads, it is the chat template in it that llama.cpp can't parse.",
+        ) from error
+
+
+def _xllamacpp() -> Any:
+    return importlib.import_module("xllamacpp")  # an extension module that no checker can see into
+
+
 class ChatServer:
     """xllamacpp's Server with one model. Raises ModelError if it does not start.
 
@@ -37,23 +65,12 @@ class ChatServer:
     """
 
     def __init__(self, path: Path, n_ctx: int, threads: int) -> None:
-        xllamacpp: Any = importlib.import_module("xllamacpp")  # an extension module that no checker can see into
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.n_ctx = n_ctx
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        params.verbosity = -1
-        params.warmup = params.fit_params = params.ui = False
-        params.no_extra_bufts = True  # no second, repacked copy of the weights
+        params = parameters(path, n_ctx, threads)
+        params.ui = params.warmup = False
         params.cache_ram_mib = 0
         params.api_keys = [secrets.token_hex(16)]
-        try:
-            self._server = xllamacpp.Server(params)
-        except RuntimeError as error:
-            raise ModelError(
-                f"llama.cpp's chat server does not start with {path}: {error}",
-                hint="Where the file itself loads, it is the chat template in it that llama.cpp can't parse.",
-            ) from error
+        self._n_ctx = n_ctx
+        self._server = start(params)
 
     def reply(
         self,
@@ -62,13 +79,13 @@ class ChatServer:
         *,
         tools: Sequence[Mapping[str, Any]] | None,
         max_tokens: int,
-        temperature: float,
+        sampling: Sampling,
     ) -> ChatReply:
         """One answer. Raises ModelError if llama.cpp refuses the request."""
         request: dict[str, Any] = {
             "messages": [dict(message) for message in messages],
             "max_tokens": max_tokens,
-            "temperature": temperature,
+            **sampling.for_llama_cpp(self._n_ctx),
             "verbose": True,  # tells the prompt
             "cache_prompt": on_text is not None,
             "stream": on_text is not None,

@@ -177,7 +177,7 @@ class GGUFModel:
         params = llama.llama_context_default_params()
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self._batch
-        params.n_threads = params.n_threads_batch = _threads(self.path)
+        params.n_threads = params.n_threads_batch = threads_for(self.path)
         if self._exact:
             params.type_k = params.type_v = llama_abi.GGML_TYPE_F32
             params.flash_attn_type = llama_abi.FLASH_ATTN_OFF
@@ -246,7 +246,7 @@ class GGUFModel:
 
     @cached_property
     def _server(self) -> ChatServer:
-        return ChatServer(self.path, self.n_ctx, _threads(self.path))
+        return ChatServer(self.path, self.n_ctx, threads_for(self.path))
 
 
 _UNSUPPORTED = (
@@ -265,7 +265,7 @@ def _check_file(path: Path) -> None:
             )
 
 
-def _threads(path: Path) -> int:
+def threads_for(path: Path) -> int:
     """All cores, but one for a small model: its threads would wait for each other at every tensor, and on a busy
     machine, where one of them may not be running, hundreds of times longer than the work takes."""
     if path.stat().st_size < _SMALL_MODEL:

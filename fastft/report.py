@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fastft.evals.results import summaries
 from fastft.run import Run
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def closing(directory: Path) -> RenderableType:
     exports = sorted(path.parent for path in directory.glob("exports/*/export.json"))
     facts = [("run" if (directory / "recipe.yaml").is_file() else "adapter", _short(directory))]
     facts += [("export", f"{_short(folder)} · {_verdict(folder)}") for folder in exports]
+    facts += [("eval", line) for line in summaries(directory)]
     facts.append(("next", f"fastft chat {_short(directory)}"))
     return _facts(facts)
 

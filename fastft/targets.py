@@ -49,6 +49,7 @@ def find_target(target: Path | str) -> ModelTarget:
     path = Path(target).expanduser()
     if not path.exists() and _is_hub_id(str(target)):
         return ModelTarget(str(target), folder=resolve_model(str(target), weights=True))
+    _refuse_bare_lora(path)
     if path.is_file():
         return ModelTarget(str(path), gguf=path, run=_run_around(path.parent))
     if (path / "recipe.yaml").is_file():
@@ -61,6 +62,15 @@ def find_target(target: Path | str) -> ModelTarget:
     if len(files) == 1:
         return ModelTarget(str(path), gguf=files[0], run=_run_around(path))
     raise _nothing_there(path, files)
+
+
+def _refuse_bare_lora(path: Path) -> None:
+    manifest = (path if path.is_dir() else path.parent) / "export.json"
+    if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8")).get("format") == "gguf_lora":
+        raise ModelError(
+            f"{path} is a LoRA for llama.cpp, which is no model without its base",
+            hint="Put it on a GGUF of the base: llama-server -m BASE.gguf --lora adapter-f32.gguf. Here, name the run.",
+        )
 
 
 def _is_hub_id(name: str) -> bool:

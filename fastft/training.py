@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from fastft import report
+from fastft import backend, report
 from fastft.checking import CheckReport, check
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
@@ -56,7 +56,9 @@ def train(
 def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -> None:
     from fastft.artifacts import save_trained, write_heldout
     from fastft.evaluation import evaluate_model
+    from fastft.exporters.gguf import rehearse
     from fastft.model import identify_base, load_model
+    from fastft.model_files import resolve_model
     from fastft.progress import progress_callback, working
     from fastft.resume import guard_same_data, keep_start, train_to_the_end
     from fastft.trainers import guard_supervised, trainer_builder
@@ -67,6 +69,9 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
     with working(console, "loading the model"):
         model, tokenizer = load_model(recipe.model, recipe.lora)
         base = identify_base(model, recipe.model)
+        if recipe.export.needs_llama_cpp:
+            folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+            rehearse(folder, checked.tokenizer.folder, checked.tokenizer.chat_template)
     arguments = keep_start(run, checked.arguments, base, resumed=resumed)
     evaluated = (checked.tokenizer, data.evaluation, data.evaluation_conversations, recipe.evaluation)
     with working(console, "answering the held-out prompts before training"):
@@ -82,7 +87,7 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
     )
     guard_supervised(trainer.train_dataset, data.audit.train.supervised)
     train_to_the_end(trainer, run, find_checkpoint(run))
-    with working(console, "answering them again"):
+    with working(console, "answering them again"), backend.answering(trainer.model):
         after = evaluate_model(trainer.model, *evaluated)
     save_trained(run, checked, trainer, before, after)
     console.print(report.evaluation(before, after))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ModelError
 from fastft.inference import TextModel
+from fastft.sampling import Sampling
 from tests import small_model
 
 
@@ -77,9 +79,36 @@ def test_the_limit_and_other_stop_tokens_end_an_answer(trained: TextModel, promp
 
 
 def test_sampling_varies_and_stays_within_the_vocabulary(trained: TextModel, prompts: list[list[int]]) -> None:
-    torch.manual_seed(0)
-    answers = {tuple(trained.stream(prompts[0], 8, temperature=5.0)) for _ in range(8)}
+    answers = {tuple(trained.stream(prompts[0], 8, Sampling(temperature=5.0, seed=seed))) for seed in range(8)}
     assert len(answers) > 1
+    assert max(itertools.chain(*answers)) < trained.vocabulary
+
+
+def test_streaming_without_the_adapter_is_the_base_s_answer(
+    trained: TextModel, base: Path, prompts: list[list[int]]
+) -> None:
+    alone = TextModel.load(base).generate_batch(prompts, 24)
+    assert [list(trained.stream(ids, 24, without_adapter=True)) for ids in prompts] == [a.ids for a in alone]
+    assert list(trained.stream(prompts[0], 24)) == trained.generate_batch(prompts[:1], 24)[0].ids != alone[0].ids
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(0.8, top_p=0.9, seed=5), Sampling(2.0, top_k=7, min_p=0.01, repetition_penalty=1.3, seed=5)],
+)
+def test_sampling_draws_what_generate_draws(trained: TextModel, prompts: list[list[int]], sampling: Sampling) -> None:
+    """transformers' own `generate` with the same options, and torch's generator in the same state."""
+    from transformers import GenerationConfig
+
+    settings = GenerationConfig(
+        max_new_tokens=8, do_sample=True, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
+        min_p=sampling.min_p or None, repetition_penalty=sampling.repetition_penalty, eos_token_id=trained.stop_ids,
+        pad_token_id=trained.pad_id,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    out = trained.model.generate(input_ids=torch.tensor([prompts[0]]), generation_config=settings)[0, len(prompts[0]) :]
+    expected = [token for token in out.tolist() if token not in trained.stop_ids]
+    assert list(trained.stream(prompts[0], 8, sampling)) == expected
 
 
 def test_a_repetition_penalty_in_the_folder_does_not_change_greedy_answers(

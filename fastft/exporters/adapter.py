@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def export(bench: Workbench, target: Target, out: Path) -> dict[str, Any]:  # noqa: ARG001
     """Copy the adapter into `out`, byte for byte but for the revision of its base; returns how, for export.json."""
     from fastft.exporters.lora import read_config
-    from fastft.exporters.merged import copy_tokenizer
+    from fastft.exporters.merged import copy_tokenizer, write_generation_config
 
     source = bench.source
     if not source.is_adapter:
@@ -27,9 +27,8 @@ def export(bench: Workbench, target: Target, out: Path) -> dict[str, Any]:  # no
         shutil.copyfile(path, out / path.name)
     _pin_base(out / "adapter_config.json", source.revision)
     copy_tokenizer(source.folder, bench.base.folder, out)
-    generation = source.folder / "generation_config.json"
-    if generation.is_file():
-        shutil.copyfile(generation, out / generation.name)
+    own = (source.folder / "generation_config.json").is_file()
+    write_generation_config(source.folder if own else bench.base.folder, out)
     return {"base": source.model_name, "revision": source.revision}
 
 

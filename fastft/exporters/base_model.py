@@ -38,7 +38,7 @@ class Weights(Protocol):
     @property
     def specs(self) -> dict[str, TensorSpec]: ...
 
-    def read(self, name: str) -> torch.Tensor: ...
+    def read(self, name: str, rows: slice | None = None) -> torch.Tensor: ...
 
 
 def base_of_run(manifest: Mapping[str, Any]) -> BaseModel:
@@ -123,12 +123,18 @@ class FourBitWeights:
     def __init__(self, stored: SafetensorsFolder) -> None:
         self._stored = stored
         self._state_keys = {name.partition(_QUANT_STATE)[0]: name for name in stored.specs if _QUANT_STATE in name}
+        self.quantized = tuple(self._state_keys)  # names of the tensors stored in 4 bits
         aside = tuple(f"{name}." for name in self._state_keys)
         self.specs = {name: self._spec(name) for name in stored.specs if not name.startswith(aside)}
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str, rows: slice | None = None) -> torch.Tensor:
+        """The tensor `name` or some of its rows; blocks of 4-bit values cross rows, so those are unpacked whole."""
         if name not in self._state_keys:
-            return self._stored.read(name)
+            return self._stored.read(name, rows)
+        whole = self._unpacked(name)
+        return whole if rows is None else whole[rows]
+
+    def _unpacked(self, name: str) -> torch.Tensor:
         import torch
         from bitsandbytes.functional import QuantState, dequantize_4bit
 

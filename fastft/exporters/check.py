@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError, Fault
-from fastft.exporters.gguf import llama_cpp_sources
-from fastft.exporters.pretokenizer import is_byte_level_bpe, pretokenizer_name, read_tokenizer_json
+from fastft.exporters.gguf import ignored_setting, llama_cpp_sources
+from fastft.exporters.pieces import require_convertible_tokenizer
 from fastft.exporters.tensor_types import SCHEMES
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _BLOCK = 32  # weights of a block in types like q8_0; those of 256 give way to o
 def faults(base_config: dict[str, Any], tokenizer_folder: Path, export: ExportSection) -> list[Fault]:
     """See `fastft.exporters.check_export`."""
     found = list(_base_faults(base_config)) if export.formats else []
-    if "gguf" in export.formats or "gguf_lora" in export.formats:
+    if export.needs_llama_cpp:
         found += _tool_faults() or [*_architecture_faults(base_config), *_tokenizer_faults(tokenizer_folder)]
     return [*found, *_row_faults(base_config, export.gguf_types)]
 
@@ -53,6 +53,8 @@ def _architecture_faults(config: dict[str, Any]) -> Iterator[Fault]:
             "export.formats", f"llama.cpp's converter does not know the architecture {architecture}",
             "one of the architectures it lists", "Leave gguf out and export merged_16bit.",
         )  # fmt: skip
+    elif reason := ignored_setting(config):
+        yield Fault("export.formats", reason, "a setting llama.cpp has", "Leave gguf out and export merged_16bit.")
 
 
 def _row_faults(config: dict[str, Any], types: Sequence[str]) -> Iterator[Fault]:
@@ -80,11 +82,8 @@ def convertible_architectures() -> frozenset[str]:
 
 
 def _tokenizer_faults(folder: Path) -> Iterator[Fault]:
-    tokenizer = read_tokenizer_json(folder)
-    if tokenizer is None or not is_byte_level_bpe(tokenizer):
-        return
     try:
-        pretokenizer_name(tokenizer)
+        require_convertible_tokenizer(folder)
     except ExportError as error:
         if not _known_to_converter(folder):
             yield Fault("export.formats", error.message, "a tokenizer llama.cpp has the rule of", error.hint)

@@ -7,15 +7,20 @@ bf16 file, of fp16 weights from an f16 file. They equal what convert_hf_to_gguf.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError
-from fastft.exporters.pretokenizer import pretokenizer_name, read_tokenizer_json
+from fastft.exporters.pieces import Piece, added_pieces, adds_space, is_piece_bpe, model_name, pieces
+from fastft.exporters.pretokenizer import is_byte_level_bpe, pretokenizer_name, read_tokenizer_json
 from fastft.exporters.quantize import quantize_file
 from fastft.model_files import read_config
 
@@ -23,6 +28,13 @@ if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
     from fastft.exporters.workbench import Target, Workbench
 
+# architecture: (setting, the value llama.cpp computes with whatever config.json says, the value where that is silent)
+_FIXED_SETTINGS = {
+    "Qwen2MoeForCausalLM": ("norm_topk_prob", False, False),
+    "OlmoeForCausalLM": ("norm_topk_prob", False, False),
+    "Qwen3MoeForCausalLM": ("norm_topk_prob", True, False),
+    "Qwen3NextForCausalLM": ("norm_topk_prob", True, True),
+}
 _FILE_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 
@@ -67,15 +79,55 @@ def convert(merged: Path, out: Path, *, name: str) -> str:
         "f16": gguf.LlamaFileType.MOSTLY_F16,
         "f32": gguf.LlamaFileType.ALL_F32,
     }[kind]
-    with torch.inference_mode():
-        try:
-            _converter(conversion, merged)(merged, file_type, out, model_name=name).write()
-        except (NotImplementedError, ValueError, KeyError, TypeError, AssertionError) as error:
-            raise ExportError(
-                f"llama.cpp's converter can't convert this model: {error or type(error).__name__}",
-                hint="The log has its output. Export merged_16bit instead.",
-            ) from error
+    name = model_name(name, read_tokenizer_json(merged))
+    with torch.inference_mode(), _refusals():
+        _converter(conversion, gguf, merged)(merged, file_type, out, model_name=name).write()
     return kind
+
+
+def rehearse(base: Path, tokenizer: Path, chat_template: str) -> None:
+    """Have the converter go through all but the weights: the base's config.json, the tokenizer and its template.
+
+    Raises ExportError as `convert` would after the training. Imports torch, so unsloth must be imported before.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for path in (*tokenizer.glob("*token*"), *tokenizer.glob("*merges.txt")):
+            shutil.copy(path, folder)
+        config = {key: value for key, value in read_config(base).items() if key != "quantization_config"}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+        conversion, gguf = import_llama_cpp("conversion"), import_llama_cpp("gguf")
+        with _refusals():
+            kind = _converter(conversion, gguf, folder)
+            kind(folder, gguf.LlamaFileType.MOSTLY_BF16, folder / "m.gguf", model_name="m").prepare_metadata(False)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What llama.cpp's converter raises of a model it can't convert, as an ExportError."""
+    try:
+        yield
+    except KeyError as error:
+        raise ExportError(
+            f"llama.cpp's converter can't convert this model: it needs {error} in its config.json or tokenizer",
+            hint="The log has its output. Export merged_16bit instead.",
+        ) from error
+    except (NotImplementedError, ValueError, IndexError, TypeError, AssertionError, FileNotFoundError) as error:
+        raise ExportError(
+            f"llama.cpp's converter can't convert this model: {error or type(error).__name__}",
+            hint="The log has its output. Export merged_16bit instead.",
+        ) from error
+
+
+def ignored_setting(config: dict[str, Any]) -> str | None:
+    """What of config.json llama.cpp does otherwise without a word, so that its answers would be others; or None."""
+    architecture = (config.get("architectures") or [""])[0]
+    if architecture not in _FIXED_SETTINGS:
+        return None
+    key, fixed, default = _FIXED_SETTINGS[architecture]
+    found = config.get(key, default)
+    return None if found == fixed else f"llama.cpp computes {architecture} with {key}={fixed}, the model has {found}"
 
 
 def converter_version() -> str:
@@ -107,11 +159,14 @@ def import_llama_cpp(module: str) -> ModuleType:
     return importlib.import_module(module)
 
 
-def _converter(conversion: ModuleType, merged: Path) -> type:
+def _converter(conversion: ModuleType, gguf: ModuleType, merged: Path) -> type:
     """The converter's class for this model, with what it leaves to chance made certain."""
     hparams = conversion.ModelBase.load_hparams(merged, False)
     architecture = conversion.get_model_architecture(hparams, conversion.ModelType.TEXT)
     base = conversion.get_model_class(architecture)
+    tokenizer = read_tokenizer_json(merged)
+    in_pieces = tokenizer is not None and is_piece_bpe(tokenizer) and base.model_arch != gguf.MODEL_ARCH.GEMMA4
+    has_model = (merged / "tokenizer.model").is_file()
 
     class Converter(base):
         model_arch = base.model_arch
@@ -126,10 +181,45 @@ def _converter(conversion: ModuleType, merged: Path) -> type:
                 return pretokenizer_name(content)
 
         def set_vocab(self) -> None:
-            super().set_vocab()
+            if tokenizer is not None and in_pieces and not has_model:
+                self._set_vocab_sentencepiece()
+            elif tokenizer is not None and is_byte_level_bpe(tokenizer) and base.model_arch == gguf.MODEL_ARCH.PHI3:
+                self._set_vocab_gpt2()  # as the converter does where tokenizer_config.json names GPT2Tokenizer
+            else:
+                super().set_vocab()
             _settle_special_tokens(self.gguf_writer, merged)
+            if tokenizer is not None and in_pieces:
+                self.gguf_writer.kv_data[0].pop("tokenizer.ggml.add_space_prefix", None)
+                self.gguf_writer.add_add_space_prefix(adds_space(tokenizer))
+
+        def _create_vocab_sentencepiece(self) -> tuple[list[bytes], list[float], list[int]]:
+            """As the converter makes it of tokenizer.model, with added tokens only tokenizer.json has; or of that."""
+            assert tokenizer is not None
+            if has_model or not in_pieces:  # without the file that raises, and the converter goes on with BPE
+                found = [list(column) for column in super()._create_vocab_sentencepiece()]
+            else:
+                size = max(self.hparams["vocab_size"], len(pieces(tokenizer)))
+                found = _columns(gguf, pieces(tokenizer), size)
+            for index, piece in added_pieces(tokenizer).items():
+                if index < len(found[0]) and found[2][index] == gguf.TokenType.UNUSED:
+                    found[0][index], found[1][index] = piece.text.encode(), piece.score
+                    found[2][index] = gguf.TokenType[piece.kind]
+            return found[0], found[1], found[2]
+
+        def modify_tensors(self, data_torch: Any, name: str, bid: int | None) -> Iterator[tuple[str, Any]]:
+            """Gemma 3's cuts off embeddings of tokens that tokenizer.json doesn't name, but goes on to list them."""
+            for new_name, tensor in super().modify_tensors(data_torch, name, bid):
+                cut = name.endswith("embed_tokens.weight") and tensor.shape[0] < data_torch.shape[0]
+                yield new_name, data_torch if cut and tensor.shape[1:] == data_torch.shape[1:] else tensor
 
     return Converter
+
+
+def _columns(gguf: ModuleType, vocabulary: Sequence[Piece], size: int) -> list[list[Any]]:
+    """Texts, scores and types of `vocabulary`, filled up with unused tokens to `size`."""
+    unused = [Piece(f"[PAD{index}]", -10000.0, "UNUSED") for index in range(len(vocabulary), size)]
+    rows = [(piece.text.encode(), piece.score, gguf.TokenType[piece.kind]) for piece in (*vocabulary, *unused)]
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _settle_special_tokens(writer: Any, merged: Path) -> None:

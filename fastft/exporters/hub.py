@@ -110,6 +110,7 @@ def _require_token() -> None:
 
 def _upload(repository: str, files: dict[str, Path], card: str, *, private: bool) -> str:
     """One commit with everything in it, so that a repository never holds half an export; its address."""
+    from httpx import HTTPError
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -125,7 +126,7 @@ def _upload(repository: str, files: dict[str, Path], card: str, *, private: bool
         raise ExportError(f"The Hub refused {repository}: {_first_line(error)}", hint=hint) from error
     except HFValidationError as error:
         raise ExportError(f"{repository} is no name for a repository: {_first_line(error)}") from error
-    except OSError as error:
+    except (HTTPError, OSError) as error:
         raise ExportError(
             f"The Hub can't be reached: {_first_line(error)}",
             hint="The exports are kept; fastft export RUN --format hub tries again.",

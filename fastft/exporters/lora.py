@@ -8,18 +8,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError
-from fastft.exporters.weights import SafetensorsFolder
+from fastft.exporters.weights import SafetensorsFolder, row_blocks
 
 if TYPE_CHECKING:
     import torch
 
 _PREFIX = "base_model.model."
+_RANK_OF_BLOCKS = 256
 # (ending of the key in the adapter file, what it is). The rest of the key is the module it belongs to.
 _PARTS = (
     (".lora_A.weight", "a"),
@@ -63,24 +64,48 @@ class Adapter:
         self._weights = SafetensorsFolder([folder / "adapter_model.safetensors"])
         self.changes = self._collect()
 
-    def apply(self, change: Change, base: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The merged tensor in fp32 (or the replacement as stored). `base()` reads the base's tensor."""
-        start = self._weights.read(change.replacement) if change.replacement else base()
+    def rows_of(self, change: Change, shape: tuple[int, ...]) -> Iterator[slice]:
+        """The blocks of rows in which a tensor of `shape` can be computed with the same bits as at once."""
+        if change.parts and (change.transposed or self._is_wide_embedding(change)):
+            return iter([slice(0, shape[0])])
+        return row_blocks(shape)
+
+    def apply(self, change: Change, rows: slice, base: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """`rows` of the merged tensor in fp32 (or of the replacement as stored). `base()` reads those of the base's."""
+        start = self._weights.read(change.replacement, rows) if change.replacement else base()
         if not change.parts:
             return start
-        delta = self._delta(change)
         merged = start.float()
-        if merged.shape != delta.shape:
-            raise ExportError(
-                f"{change.keys[0]}: the adapter changes a tensor of shape {tuple(delta.shape)}, "
-                f"the base has {tuple(merged.shape)}",
-                hint="The adapter was trained on another base model.",
-            )
-        merged += delta
-        return self._with_magnitude(merged, change) if "magnitude" in change.parts else merged
+        merged += self._delta(change, rows)
+        return self._with_magnitude(merged, change, rows) if "magnitude" in change.parts else merged
+
+    def read(self, key: str) -> torch.Tensor:
+        """A tensor of the adapter's file, as stored."""
+        return self._weights.read(key)
 
     def shape_of(self, change: Change, base_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return self._weights.specs[change.replacement].shape if change.replacement else base_shape
+        """The shape of the merged tensor. Raises ExportError if the LoRA pair has another than what it is added to."""
+        shape = self._weights.specs[change.replacement].shape if change.replacement else base_shape
+        if change.parts and (found := self._delta_shape(change)) != shape:
+            raise ExportError(
+                f"{change.keys[0]}: the adapter changes a tensor of shape {found}, the base has {shape}",
+                hint="The adapter was trained on another base model.",
+            )
+        return shape
+
+    def _delta_shape(self, change: Change) -> tuple[int, ...]:
+        first, second = self._pair(change)
+        inner, outer = (self._weights.specs[key].shape for key in (first, second))
+        shape = (outer[0], *inner[1:])
+        return shape[::-1] if "embedding_a" in change.parts or change.transposed else shape
+
+    def _is_wide_embedding(self, change: Change) -> bool:
+        """Beyond this rank, matrix products of some rows sum in another order than those of all."""
+        return "embedding_a" in change.parts and self._weights.specs[self._pair(change)[0]].shape[0] > _RANK_OF_BLOCKS
+
+    def _pair(self, change: Change) -> tuple[str, str]:
+        kind = "embedding_" if "embedding_a" in change.parts else ""
+        return change.parts[f"{kind}a"], change.parts[f"{kind}b"]
 
     def same_replacement(self, first: Change, second: Change) -> bool:
         """Whether both changes put exactly the same value in place and do nothing more."""
@@ -90,21 +115,24 @@ class Adapter:
             return False
         return torch.equal(self._weights.read(first.replacement), self._weights.read(second.replacement))
 
-    def _delta(self, change: Change) -> torch.Tensor:
-        embedding = "embedding_a" in change.parts
-        first, second = ("embedding_a", "embedding_b") if embedding else ("a", "b")
-        a, b = (self._weights.read(change.parts[part]).float() for part in (first, second))
-        product = b @ a
-        return (product.T if embedding or change.transposed else product) * change.scaling
+    def _delta(self, change: Change, rows: slice) -> torch.Tensor:
+        """scaling·B·A, of it what falls into `rows` of the tensor."""
+        first, second = self._pair(change)
+        if "embedding_a" in change.parts or change.transposed:
+            a, b = self._weights.read(first)[:, rows].float(), self._weights.read(second).float()
+            return ((b @ a) * change.scaling).T
+        a, b = self._weights.read(first).float(), self._weights.read(second, rows).float()
+        return (b @ a).mul_(change.scaling)
 
-    def _with_magnitude(self, merged: torch.Tensor, change: Change) -> torch.Tensor:
+    def _with_magnitude(self, merged: torch.Tensor, change: Change, rows: slice) -> torch.Tensor:
         """DoRA: every output direction keeps its trained length, `magnitude / ||W + scaling·B·A||`."""
         import torch
 
         magnitude = self._weights.read(change.parts["magnitude"]).float().reshape(-1)
-        directions = merged.T if change.transposed else merged
-        factor = (magnitude / torch.linalg.norm(directions, dim=1)).view(-1, 1)
-        return (factor * directions).T if change.transposed else factor * directions
+        if change.transposed:  # outputs are columns, and all rows are there
+            factor = (magnitude / torch.linalg.norm(merged.T, dim=1)).view(-1, 1)
+            return (factor * merged.T).T
+        return (magnitude[rows] / torch.linalg.norm(merged, dim=1)).view(-1, 1) * merged
 
     def _collect(self) -> dict[str, Change]:
         changes: dict[str, Change] = {}

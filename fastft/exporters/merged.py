@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError
 from fastft.exporters.base_model import Weights, open_weights
 from fastft.exporters.lora import Adapter, Change
-from fastft.exporters.weights import FLOATS, TensorSpec, torch_dtype, write_sharded
+from fastft.exporters.weights import FLOATS, TensorSpec, row_blocks, torch_dtype, write_sharded
 from fastft.model_files import read_config
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja",
 )  # fmt: skip
+_AS_STORED = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that add nothing to tokenizer.json
 _DROPPED_FROM_CONFIG = ("quantization_config", "torch_dtype", "_name_or_path")
 OnTensor = Callable[[int, int], None]
 
@@ -44,9 +45,11 @@ def merge_adapter(base: Path, adapter: Path, out: Path, dtype: str, *, on_tensor
     _Merge(base, Adapter(adapter), dtype, on_tensor).write(out, tokenizer=adapter)
 
 
-def copy_model(model: Path, out: Path, dtype: str, *, on_tensor: OnTensor | None = None) -> None:
-    """Write a whole model (of a full fine-tune) into the folder `out` in `dtype`."""
-    _Merge(model, None, dtype, on_tensor).write(out, tokenizer=model)
+def copy_model(
+    model: Path, out: Path, dtype: str, *, tokenizer: Path | None = None, on_tensor: OnTensor | None = None
+) -> None:
+    """Write a whole model (of a full fine-tune) into the folder `out` in `dtype`, with `tokenizer` or its own."""
+    _Merge(model, None, dtype, on_tensor).write(out, tokenizer=tokenizer or model)
 
 
 class _Merge:
@@ -67,10 +70,10 @@ class _Merge:
     def write(self, out: Path, *, tokenizer: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         specs = {name: self._spec(name) for name in self.source}
-        write_sharded(out, specs, lambda name: self._tensor(name, specs))
-        copy_tokenizer(tokenizer, self.base, out)
+        write_sharded(out, specs, lambda name: self._blocks(name, specs[name]))
         _write_json(out / "config.json", self._final_config(specs))
-        _write_generation_config(self.base, out)
+        copy_tokenizer(tokenizer, self.base, out)
+        write_generation_config(self.base, out)
 
     def _spec(self, name: str) -> TensorSpec:
         stored = self.weights.specs[self.source[name]]
@@ -80,15 +83,19 @@ class _Merge:
         shape = self.adapter.shape_of(change, stored.shape) if self.adapter and change else stored.shape
         return TensorSpec(shape, _DTYPES[self.dtype])
 
-    def _tensor(self, name: str, specs: dict[str, TensorSpec]) -> torch.Tensor:
+    def _blocks(self, name: str, spec: TensorSpec) -> Iterator[torch.Tensor]:
+        """The merged tensor in blocks of rows, in the type of `spec`."""
         change = self.changes.get(name)
-        if self.adapter and change:
-            value = self.adapter.apply(change, lambda: self.weights.read(self.source[name]))
-        else:
-            value = self.weights.read(self.source[name])
+        for rows in self.adapter.rows_of(change, spec.shape) if self.adapter and change else row_blocks(spec.shape):
+            yield _cast(name, self._rows(name, rows if spec.shape else None), torch_dtype(spec.dtype))
         self.done += 1
-        self.on_tensor(self.done, len(specs))
-        return _cast(name, value, torch_dtype(specs[name].dtype))
+        self.on_tensor(self.done, len(self.source))
+
+    def _rows(self, name: str, rows: slice | None) -> torch.Tensor:
+        change = self.changes.get(name)
+        if self.adapter and change and rows is not None:
+            return self.adapter.apply(change, rows, lambda: self.weights.read(self.source[name], rows))
+        return self.weights.read(self.source[name], rows)
 
     def _settle_tied_embeddings(self) -> None:
         """Where output and input embeddings share a tensor, give the output its own if the adapter parts them.
@@ -184,9 +191,37 @@ def copy_tokenizer(tokenizer: Path, base: Path, out: Path) -> None:
         values = json.loads(config.read_text(encoding="utf-8"))
         if values.pop("chat_template", None) is not None:
             _write_json(config, values)
+    _keep_tokenizer(out)
 
 
-def _write_generation_config(base: Path, out: Path) -> None:
+def _keep_tokenizer(folder: Path) -> None:
+    """Have transformers take tokenizer.json as it is, where the class that the config names would make another of it.
+
+    transformers 5 builds the pre-tokenizer of LlamaTokenizer, GemmaTokenizer and others anew, from a few settings.
+    `folder` holds config.json, by which transformers chooses the class too.
+    """
+    path, stored = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    if not path.is_file() or not stored.is_file():
+        return
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values.get("tokenizer_class") in (None, *_AS_STORED) or _loads_as_stored(folder):
+        return
+    _write_json(path, {**values, "tokenizer_class": _AS_STORED[0]})
+
+
+def _loads_as_stored(folder: Path) -> bool:
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not getattr(loaded, "is_fast", False):
+        return True  # a class of Python's own, which has its own files
+    stored = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    mine, theirs = (json.loads(tokenizer.to_str()) for tokenizer in (stored, loaded.backend_tokenizer))
+    return all(mine.get(part) == theirs.get(part) for part in ("normalizer", "pre_tokenizer"))
+
+
+def write_generation_config(base: Path, out: Path) -> None:
     """The base's generation config, with the template's end-of-turn token among the tokens that end generation.
 
     A base model that was taught to chat has only its end-of-text token there, and would never stop.

@@ -53,7 +53,7 @@ def read_tokenizer_json(folder: Path) -> dict[str, Any] | None:
 
 def is_byte_level_bpe(tokenizer: dict[str, Any]) -> bool:
     """Whether llama.cpp has to be told a pre-tokenizer for it; SentencePiece-like ones need none."""
-    steps = _flat(tokenizer.get("pre_tokenizer"), "pretokenizers")
+    steps = flat(tokenizer.get("pre_tokenizer"), "pretokenizers")
     return tokenizer["model"]["type"] == "BPE" and any(step["type"] == "ByteLevel" for step in steps)
 
 
@@ -64,21 +64,22 @@ def pretokenizer_name(tokenizer: dict[str, Any]) -> str:
     """
     model = tokenizer["model"]
     _refuse_unless_plain_bpe(model)
-    rule = _Rule(tuple(_step(step) for step in _flat(tokenizer["pre_tokenizer"], "pretokenizers")),
+    rule = _Rule(tuple(_step(step) for step in flat(tokenizer.get("pre_tokenizer"), "pretokenizers")),
                  bool(model.get("ignore_merges")))  # fmt: skip
     name = next((name for name, known in _RULES.items() if known == rule), None)
     if name is None:
-        raise _unknown(f"its rule {list(rule.steps)} with ignore_merges={rule.ignore_merges} is none of llama.cpp's")
-    for step in _flat(tokenizer.get("normalizer"), "normalizers"):
+        raise unknown(f"its rule {list(rule.steps)} with ignore_merges={rule.ignore_merges} is none of llama.cpp's")
+    for step in flat(tokenizer.get("normalizer"), "normalizers"):
         if step != {"type": "NFC"} or name not in _NFC_IGNORED:
-            raise _unknown(f"llama.cpp does not do its normalisation {step}")
+            raise unknown(f"llama.cpp does not do its normalisation {step}")
     return name
 
 
-def _flat(step: dict[str, Any] | None, parts: str) -> list[dict[str, Any]]:
+def flat(step: dict[str, Any] | None, parts: str) -> list[dict[str, Any]]:
+    """The single steps of a normalizer or pre_tokenizer of tokenizer.json; `parts` is a sequence's key for its own."""
     if step is None:
         return []
-    return [inner for part in step[parts] for inner in _flat(part, parts)] if step["type"] == "Sequence" else [step]
+    return [inner for part in step[parts] for inner in flat(part, parts)] if step["type"] == "Sequence" else [step]
 
 
 def _step(step: dict[str, Any]) -> tuple[str, ...]:
@@ -92,16 +93,18 @@ def _step(step: dict[str, Any]) -> tuple[str, ...]:
             return ("split", regex)
         case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Removed", "invert": True}:
             return ("split", regex)
-    raise _unknown(f"llama.cpp has no pre-tokenizer step {step}")
+    raise unknown(f"llama.cpp has no pre-tokenizer step {step}")
 
 
 def _refuse_unless_plain_bpe(model: dict[str, Any]) -> None:
+    if model["type"] != "BPE":
+        raise unknown(f"its model is a {model['type']}, not a BPE")
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(option):
-            raise _unknown(f"llama.cpp does not know its {option} {model[option]!r}")
+            raise unknown(f"llama.cpp does not know its {option} {model[option]!r}")
     missing = [letter for letter in _byte_letters() if letter not in model["vocab"]]
     if missing:
-        raise _unknown(f"{len(missing)} of the 256 bytes have no token of their own, such as {missing[0]!r}")
+        raise unknown(f"{len(missing)} of the 256 bytes have no token of their own, such as {missing[0]!r}")
 
 
 def _byte_letters() -> list[str]:
@@ -110,7 +113,8 @@ def _byte_letters() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
 
 
-def _unknown(reason: str) -> ExportError:
+def unknown(reason: str) -> ExportError:
+    """The error for a tokenizer that llama.cpp can't follow."""
     return ExportError(
         f"llama.cpp can't cut text as this tokenizer does: {reason}",
         hint="Export merged_16bit instead, or train with a tokenizer llama.cpp knows.",

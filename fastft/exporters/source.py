@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.base_identity import BaseIdentity
 from fastft.errors import ModelError
-from fastft.files import folder_hashes
+from fastft.files import sha256_of
 
 if TYPE_CHECKING:
     from fastft.exporters.base_model import BaseModel
@@ -37,8 +37,12 @@ class Source:
         return resolve_base(self.model_name, self.revision, self.trained_on)
 
     def fingerprint(self) -> str:
-        """Of the trained files' content: two exports of one fingerprint and dtype hold the same weights."""
-        return hashlib.sha256(json.dumps(folder_hashes(self.folder)).encode()).hexdigest()
+        """Of the trained files' content: two exports of one fingerprint and dtype hold the same weights.
+
+        An adapter's exports lie in a folder below its files.
+        """
+        hashes = {path.name: sha256_of(path) for path in sorted(self.folder.iterdir()) if path.is_file()}
+        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Model weights on disk, one tensor at a time: read from safetensors, written as sharded safetensors.
+"""Model weights on disk, a few rows at a time: read from safetensors, written as sharded safetensors.
 
 Nothing is memory-mapped: a mapped page counts as resident, so a 16 GB model would look like 16 GB of memory.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastft.errors import ExportError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_SHARD_BYTES = 4 * 1000**3
+_BLOCK = 1 << 25  # values of a tensor in work at once: 128 MiB in fp32
 _ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
     "F8_E4M3": 1, "F8_E5M2": 1,
@@ -78,19 +79,24 @@ class SafetensorsFolder:
             raise ExportError(f"{folder} lacks model weights: {', '.join(missing) or 'no model*.safetensors'}")
         return cls(files)
 
-    def read(self, name: str) -> torch.Tensor:
-        """The tensor `name`, in memory of its own. Raises ExportError if its file is cut short."""
+    def read(self, name: str, rows: slice | None = None) -> torch.Tensor:
+        """The tensor `name`, or some of its rows, in memory of its own. Raises ExportError if its file is cut short."""
         import torch
 
         spec, place = self.specs[name], self._places[name]
-        buffer = bytearray(spec.nbytes)
+        shape, start = spec.shape, place.start
+        if rows is not None:
+            first, stop, _ = rows.indices(shape[0])
+            shape = (stop - first, *shape[1:])
+            start += TensorSpec((first, *shape[1:]), spec.dtype).nbytes
+        buffer = bytearray(TensorSpec(shape, spec.dtype).nbytes)
         with place.file.open("rb") as file:
-            file.seek(place.start)
-            if file.readinto(buffer) != spec.nbytes:
+            file.seek(start)
+            if file.readinto(buffer) != len(buffer):
                 raise ExportError(f"{place.file} ends inside the tensor {name}: the file is cut short")
         if not buffer:
-            return torch.empty(spec.shape, dtype=torch_dtype(spec.dtype))
-        return torch.frombuffer(buffer, dtype=torch_dtype(spec.dtype)).reshape(spec.shape)
+            return torch.empty(shape, dtype=torch_dtype(spec.dtype))
+        return torch.frombuffer(buffer, dtype=torch_dtype(spec.dtype)).reshape(shape)
 
     def _add(self, file: Path) -> None:
         header, start = read_header(file)
@@ -116,13 +122,21 @@ def read_header(file: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
+def row_blocks(shape: Sequence[int]) -> Iterator[slice]:
+    """Rows to work on one after the other, so that memory does not grow with the tensor; all at once if it is small."""
+    rows = shape[0] if shape else 1
+    step = max(64, _BLOCK // max(1, prod(shape[1:])) // 64 * 64)
+    return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
+
+
 def write_sharded(
-    folder: Path, specs: Mapping[str, TensorSpec], tensor: Callable[[str], torch.Tensor],
+    folder: Path, specs: Mapping[str, TensorSpec], tensor: Callable[[str], torch.Tensor | Iterable[torch.Tensor]],
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:  # fmt: skip
     """Write model.safetensors, or shards with an index, taking each tensor from `tensor(name)` in its turn.
 
-    Names, shapes and types are known beforehand, so the header goes first and no more than one tensor is held.
+    It may come in blocks of rows. Names, shapes and types are known beforehand, so the header goes first and no more
+    than one tensor or block is held.
     """
     shards = list(_shards(specs, max_shard_bytes))
     weight_map: dict[str, str] = {}
@@ -148,7 +162,9 @@ def _shards(specs: Mapping[str, TensorSpec], max_bytes: int) -> Iterator[list[st
     yield shard
 
 
-def _write_file(path: Path, specs: Mapping[str, TensorSpec], tensor: Callable[[str], torch.Tensor]) -> None:
+def _write_file(
+    path: Path, specs: Mapping[str, TensorSpec], tensor: Callable[[str], torch.Tensor | Iterable[torch.Tensor]]
+) -> None:
     import torch
 
     # widest type first, as the safetensors library does: every tensor then starts at a multiple of its item size
@@ -156,10 +172,18 @@ def _write_file(path: Path, specs: Mapping[str, TensorSpec], tensor: Callable[[s
     with path.open("wb") as file:
         file.write(_header({name: specs[name] for name in names}))
         for name in names:
-            value = tensor(name).contiguous()
-            assert tuple(value.shape) == specs[name].shape, name
-            assert value.dtype == torch_dtype(specs[name].dtype), name
-            file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+            found = tensor(name)
+            blocks = [found] if isinstance(found, torch.Tensor) else found
+            written = sum(_write_block(file, name, specs[name], block) for block in blocks)
+            assert written == specs[name].nbytes, name
+
+
+def _write_block(file: BinaryIO, name: str, spec: TensorSpec, block: torch.Tensor) -> int:
+    import torch
+
+    assert tuple(block.shape[1:]) == spec.shape[1:], name
+    assert block.dtype == torch_dtype(spec.dtype), name
+    return file.write(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _header(specs: Mapping[str, TensorSpec]) -> bytes:

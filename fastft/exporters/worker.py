@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,10 +24,14 @@ from fastft.exporters import EXPORTERS
 from fastft.exporters.process import STAGING, staging_folder
 from fastft.exporters.source import Trained
 from fastft.exporters.workbench import MERGED, Target, Workbench, in_words, require_space
-from fastft.files import folder_hashes, is_alive, write_json
+from fastft.files import alone_in, folder_hashes, is_alive, write_json
+
+_PR_SET_PDEATHSIG = 1
+_OLD = ".old"  # what the folder of an export is called while another takes its place
 
 
 def main() -> int:
+    _die_with_parent()
     job = json.load(sys.stdin)
     events = _take_stdout(Path(sys.argv[1]))
 
@@ -48,6 +53,14 @@ def main() -> int:
         return 1
     emit("done", paths=[str(path) for path in paths])
     return 0
+
+
+def _die_with_parent() -> None:
+    """On Linux; elsewhere the next event to a parent that is gone ends this process."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _take_stdout(log: Path) -> Any:
@@ -80,6 +93,10 @@ class _Exports:
         }
 
     def make(self) -> list[Path]:
+        with alone_in(self.exports):
+            return self._make_all()
+
+    def _make_all(self) -> list[Path]:
         _remove_stale(self.exports)
         missing = [target for target in self.targets if not self._kept(target)]
         if MERGED not in self.targets and self._is_whole(MERGED):
@@ -173,7 +190,7 @@ def _exporter(name: str) -> Any:
 def _put_in_place(out: Path, place: Path) -> None:
     """Rename the finished folder to its place; one that stands there gives way, and is deleted only afterwards."""
     _sync(out)
-    old = out.with_name(f"{out.name}.old")
+    old = place.with_name(f"{place.name}{_OLD}")
     if place.exists():
         place.rename(old)
     out.rename(place)
@@ -189,9 +206,22 @@ def _sync(folder: Path) -> None:
 
 
 def _remove_stale(exports: Path) -> None:
-    """Remove what killed processes left behind."""
+    """Remove what killed processes left behind: whoever holds the lock is the only one who makes exports here.
+
+    An export that was to give way goes back if nothing replaced it.
+    """
+    for old in exports.glob(f"*{_OLD}"):
+        place = old.with_name(old.name.removesuffix(_OLD))
+        if place.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(place)
+    for partial in exports.glob("*/.*.partial-*"):
+        if not is_alive(int(partial.name.rpartition("-")[2])):
+            partial.unlink(missing_ok=True)
     for folder in exports.glob(f"{STAGING}*"):
-        if not is_alive(int(folder.name.removeprefix(STAGING).partition("-")[0])):
+        worker, _, proof = folder.name.removeprefix(STAGING).partition("-")
+        if not proof or not is_alive(int(worker)):  # proofs, which hold no lock, name theirs so
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
     from fastft.exporters.base_model import Weights
     from fastft.inference import TextModel
+
+
+# what transformers calls the experts' weights in one: what their files may call the parts, in order
+_FUSED = {
+    "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
+    "down_proj": (("down_proj",), ("w2",)),
+}
 
 
 @dataclass(slots=True)
@@ -39,9 +46,9 @@ def compare_weights(trained: TextModel, base: Weights, merged: Path) -> WeightRe
     """
     report = WeightReport()
     stored = _Stored(merged)
-    for name, expected in trained.merged_weights():
-        if name not in stored.files:
-            report.absent.append(name)
+    for name, expected in _as_stored(trained.merged_weights(), stored.files):
+        if name not in stored.files:  # where the base has no such name either, files call it otherwise than the model
+            report.absent += [name] if name in base.specs else []
             continue
         found = stored.read(name)
         report.compared += 1
@@ -49,6 +56,21 @@ def compare_weights(trained: TextModel, base: Weights, merged: Path) -> WeightRe
             report.changed.append(name)
         _note_difference(report, name, expected, found)
     return report
+
+
+def _as_stored(
+    weights: Iterable[tuple[str, torch.Tensor]], files: Mapping[str, Path]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """By the names of the files: transformers 5 holds a layer's experts as one, files hold each by itself."""
+    for name, tensor in weights:
+        experts, _, kind = name.rpartition(".")
+        parts = next((parts for parts in _FUSED.get(kind, ()) if f"{experts}.0.{parts[0]}.weight" in files), None)
+        if name in files or parts is None:
+            yield name, tensor
+            continue
+        for number, expert in enumerate(tensor):
+            for part, value in zip(parts, expert.chunk(len(parts)), strict=True):
+                yield f"{experts}.{number}.{part}.weight", value
 
 
 class _Stored:

@@ -59,3 +59,8 @@ class ExportSection(Section):
         own = {**UNSLOTH_TYPES, "not_quantized": "bf16" if self.dtype == "bfloat16" else "f16"}
         types = dict.fromkeys(own.get(name, name) for name in self.quantization_method)
         return tuple(types) if "gguf" in self.formats else ()
+
+    @property
+    def needs_llama_cpp(self) -> bool:
+        """Whether its converter has to know the model."""
+        return "gguf" in self.formats or "gguf_lora" in self.formats

@@ -134,7 +134,7 @@ def test_leftovers_of_killed_processes_are_removed(exported: Path, tmp_path: Pat
     ended = subprocess.Popen(["true"])
     ended.wait()
     stale = staging_folder(run / "exports", ended.pid)
-    live = staging_folder(run / "exports", os.getpid())
+    live = run / "exports" / f"{staging_folder(run / 'exports', os.getpid()).name}-proof"
     for folder in (stale, live):
         folder.mkdir()
         (folder / "half.gguf").write_bytes(b"half")

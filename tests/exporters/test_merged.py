@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fastft.exporters.merged as merged_module
+import fastft.exporters.weights as weights_module
 from fastft.errors import ExportError
 from fastft.exporters.merged import copy_model, merge_adapter
-from fastft.exporters.weights import SafetensorsFolder
-from tests.exporters.models import peft_merge, random_model, save_adapter, save_model
+from fastft.exporters.weights import SafetensorsFolder, write_sharded
+from tests.exporters.models import TINY_SIZES, peft_merge, random_model, save_adapter, save_model
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "r8 on all linear layers": {"r": 8, "lora_alpha": 32, "target_modules": "all-linear"},
@@ -33,6 +36,119 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def _merged(folder: Path) -> dict[str, Any]:
     weights = SafetensorsFolder.model(folder)
     return {name: weights.read(name) for name in weights.specs}
+
+
+def _by_hand(base: Path, adapter: Path) -> dict[str, Any]:
+    """The definition, in torch alone: base + scaling·B·A in fp32, cast to bf16 once.
+
+    DoRA's is m·(W + scaling·B·A) / ||W + scaling·B·A||, with the norm of each output's weights, all in fp32 as well.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    weights = {name: value for file in base.glob("*.safetensors") for name, value in load_file(file).items()}
+    if json.loads((base / "config.json").read_text()).get("tie_word_embeddings", True):
+        embedding = next(name for name in weights if name.endswith(("embed_tokens.weight", "wte.weight")))
+        weights["lm_head.weight"] = weights[embedding]
+    stored = load_file(adapter / "adapter_model.safetensors")
+    found = {name.removeprefix("base_model.model."): value for name, value in stored.items()}
+    scaling = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
+    merged = {}
+    for name, value in weights.items():
+        module, weight = name.removesuffix(".weight"), found.get(name, value).float()
+        if f"{module}.lora_A.weight" in found:
+            delta = (found[f"{module}.lora_B.weight"].float() @ found[f"{module}.lora_A.weight"].float()) * scaling
+            weight = weight + (delta.T if config["fan_in_fan_out"] else delta)
+        if f"{module}.lora_embedding_A" in found:
+            product = found[f"{module}.lora_embedding_B"].float() @ found[f"{module}.lora_embedding_A"].float()
+            weight = weight + product.T * scaling
+        if f"{module}.lora_magnitude_vector" in found:
+            norm = torch.linalg.norm(weight, dim=1)
+            weight = (found[f"{module}.lora_magnitude_vector"].float() / norm).view(-1, 1) * weight
+        merged[name] = weight.to(torch.bfloat16)
+    return merged
+
+
+def _save_gpt2(folder: Path, tokenizer: Path) -> Path:
+    """A model of Conv1D layers, whose weights lie the other way round (fan_in_fan_out)."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 256,
+        "vocab_size": TINY_SIZES["vocab_size"],
+    }
+    return save_model(GPT2LMHeadModel(GPT2Config(**sizes)), folder, tokenizer)
+
+
+EXACT: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": "all-linear", "lora_alpha": 27},
+    "rslora": {"target_modules": "all-linear", "use_rslora": True, "lora_alpha": 9},
+    "dora": {"target_modules": "all-linear", "use_dora": True},
+    "rslora and dora": {"target_modules": ["q_proj", "down_proj"], "use_rslora": True, "use_dora": True},
+    "trained embedding": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "trained head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "trained both": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    "LoRA on the embedding": {"target_modules": ["embed_tokens", "v_proj"]},
+    "LoRA on the head": {"target_modules": ["lm_head", "v_proj"]},
+    "LoRA on both": {"target_modules": ["lm_head", "embed_tokens"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("base", ["llama", "tied_qwen2"])
+@pytest.mark.parametrize("variant", EXACT)
+def test_equals_the_definition_bit_for_bit(
+    base: str, variant: str, tiny: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(base)
+    adapter = save_adapter(folder, tmp_path / "adapter", tiny, **{"r": 5, "lora_alpha": 16, **EXACT[variant]})
+    merge_adapter(folder, adapter, tmp_path / "out", "bfloat16")
+    _assert_is(_merged(tmp_path / "out"), _by_hand(folder, adapter), changed=folder)
+
+
+def test_conv1d_equals_the_definition_bit_for_bit(tiny: Path, tmp_path: Path) -> None:
+    base = _save_gpt2(tmp_path / "base", tiny)
+    lora: dict[str, Any] = {
+        "r": 5,
+        "lora_alpha": 16,
+        "target_modules": ["c_attn", "c_fc", "c_proj"],
+        "fan_in_fan_out": True,
+    }
+    adapter = save_adapter(base, tmp_path / "adapter", tiny, **lora)
+    merge_adapter(base, adapter, tmp_path / "out", "bfloat16")
+    _assert_is(_merged(tmp_path / "out"), _by_hand(base, adapter), changed=base)
+
+
+@pytest.mark.parametrize("variant", ["plain", "dora", "trained embedding", "LoRA on both"])
+def test_blocks_of_rows_and_shards_change_no_bit(
+    llama: Path, tiny: Path, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tensors beyond _BLOCK values are merged, and models beyond MAX_SHARD_BYTES written."""
+    monkeypatch.setattr(weights_module, "_BLOCK", 64)
+    monkeypatch.setattr(merged_module, "write_sharded", partial(write_sharded, max_shard_bytes=100_000))
+    adapter = save_adapter(llama, tmp_path / "adapter", tiny, **{"r": 5, "lora_alpha": 16, **EXACT[variant]})
+    merge_adapter(llama, adapter, tmp_path / "out", "bfloat16")
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 3
+    _assert_is(_merged(tmp_path / "out"), _by_hand(llama, adapter), changed=llama)
+
+
+def _assert_is(ours: dict[str, Any], expected: dict[str, Any], *, changed: Path) -> None:
+    """Equal in every bit; the head may be left out where it is the embedding. Something differs from the base."""
+    import torch
+
+    if "lm_head.weight" not in ours:
+        embedding = next(name for name in ours if name.endswith(("embed_tokens.weight", "wte.weight")))
+        assert torch.equal(expected.pop("lm_head.weight"), expected[embedding])
+    assert set(ours) == set(expected)
+    bits = {name: value.view(torch.int16) for name, value in expected.items()}
+    assert [name for name, value in ours.items() if not torch.equal(value.view(torch.int16), bits[name])] == []
+    base = _merged(changed)
+    assert [name for name, value in base.items() if not torch.equal(value, ours[name])]
 
 
 def _assert_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def test_every_kind_of_export_is_proven(exported: Path, name: str) -> None:
     assert "held-out tokens" in values["perplexity"]
 
 
-def _edit_tensors(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+def _edit_tensors(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], object]:
     def edit(exports: Path) -> None:
         from safetensors.torch import load_file, save_file
 
@@ -74,11 +74,11 @@ def _zero_updates(tensors: dict[str, Any]) -> None:
             tensors[name].zero_()
 
 
-def _edit_json(name: str, **values: Any) -> Callable[[Path], None]:
+def _edit_json(name: str, **values: Any) -> Callable[[Path], object]:
     return lambda exports: small_model.edit_json(exports / name, **values)
 
 
-def _cut(name: str) -> Callable[[Path], None]:
+def _cut(name: str) -> Callable[[Path], object]:
     return lambda exports: (exports / name).write_bytes((exports / name).read_bytes()[:-2000])
 
 
@@ -100,10 +100,10 @@ def _swap_4bit(tensors: dict[str, Any]) -> None:
 
 ADAPTER, FOUR = "adapter/adapter_model.safetensors", "merged_4bit/model.safetensors"
 # what to do to exports/, the export, the check that must fail, what it must say
-FAULTS: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
+FAULTS: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "adapter that does nothing": (_edit_tensors(ADAPTER, _zero_updates), "adapter", "greedy answers", "the reference"),
     "adapter of another scale": (
-        _edit_json("adapter/adapter_config.json", lora_alpha=31), "adapter", "log-probabilities", "largest at",
+        _edit_json("adapter/adapter_config.json", lora_alpha=31), "adapter", "KL divergence", "largest at",
     ),
     "adapter cut short": (_cut(ADAPTER), "adapter", "can be examined", "can't be loaded"),
     "adapter without its template": (

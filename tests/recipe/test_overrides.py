@@ -77,7 +77,11 @@ MALFORMED = [
         " shell and for YAML, e.g. 'section.key=\"a: b\"'",
     ),
     ("training=5", "override training=5: found 5; expected a mapping of SFTConfig's fields"),
-    ("export.formats=[x]", 'override export.formats=[x]: found "x"; expected one of merged_16bit, merged_4bit, gguf, gguf_lora, adapter, hub'),
+    (
+        "export.formats=[x]",
+        'override export.formats=[x]: found "x"; expected one of merged_16bit, merged_4bit, gguf, gguf_lora, '
+        "adapter, hub",
+    ),
 ]
 
 

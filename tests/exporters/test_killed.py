@@ -1,0 +1,190 @@
+"""kill -9 at random moments, and a disk that fills: what stands at its place is whole, and the next call finishes.
+
+`FASTFT_KILLS=50 uv run pytest tests/exporters/test_killed.py` kills as often as that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastft.errors import ExportError
+from fastft.files import folder_hashes, sha256_of
+from fastft.recipe.schema import ExportSection
+from tests.exporters.making import make
+from tests.exporters.models import save_adapter
+
+pytestmark = pytest.mark.slow
+KILLS = int(os.environ.get("FASTFT_KILLS", "4"))
+TYPES = ["q8_0", "q4_k_m", "f16"]
+EXPORTS = ["merged_16bit", "adapter", *(f"gguf-{kind}" for kind in TYPES)]
+SECTION = ExportSection.model_validate(
+    {"formats": ["merged_16bit", "adapter", "gguf"], "quantization_method": TYPES, "verify": False}
+)
+COMMAND = ["export", "--format", "merged_16bit", "--format", "adapter", "--no-verify"]
+COMMAND += [part for kind in TYPES for part in ("--format", "gguf", "--quantization", kind)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> tuple[Path, dict[str, str], float]:
+    """(an adapter, hashes of its exports' weights made undisturbed, the seconds that took)."""
+    folder = save_adapter(tiny, tmp_path_factory.mktemp("killed") / "lora", tiny, r=4, target_modules=["q_proj"])
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "fastft/tiny"}))
+    started = time.perf_counter()
+    make(folder, SECTION)
+    seconds = time.perf_counter() - started
+    hashes = _weights(folder)
+    shutil.rmtree(folder / "exports")
+    return folder, hashes, seconds
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    """All files of the exports but export.json, which holds how long it took."""
+    hashes = folder_hashes(folder / "exports")
+    return {name: digest for name, digest in hashes.items() if "/" in name and not name.endswith("export.json")}
+
+
+def _check_whole(exports: Path) -> set[str]:
+    """Names of the exports at their places, each of which must be as its export.json says."""
+    found = {path.name for path in exports.glob("*") if path.is_dir() and not path.name.startswith(".")}
+    for name in found:
+        if name.endswith(".old"):  # one that gives way, and goes back if nothing took its place
+            continue
+        files = json.loads((exports / name / "export.json").read_text())["files"]
+        assert files, name
+        for file, digest in files.items():
+            assert sha256_of(exports / name / file) == digest, (name, file)
+    return found
+
+
+def _export_and_kill(folder: Path, after: float, whom: str, *more: str) -> bool:
+    """Start `fastft export`, kill it, its worker, or both with SIGKILL; whether it was still running then."""
+    command = [sys.executable, "-m", "fastft", *COMMAND[:1], str(folder), *COMMAND[1:], *more]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        time.sleep(after)
+        if process.poll() is not None:
+            return False
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        chosen = {"worker": children, "both": [str(process.pid), *children], "parent": [str(process.pid)]}[whom]
+        for pid in chosen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        process.wait()
+    return True
+
+
+def test_killed_at_any_moment_nothing_half_stands_and_the_next_call_finishes(
+    whole: tuple[Path, dict[str, str], float], tmp_path: Path
+) -> None:
+    adapter, hashes, seconds = whole
+    choose = random.Random(2026)
+    hit, states = 0, set()
+    for kill in range(KILLS):
+        folder = tmp_path / str(kill) / "lora"  # the name goes into GGUF files
+        shutil.copytree(adapter, folder)
+        # Starting up writes nothing; moments are spread over all the rest.
+        after = seconds * choose.uniform(0.35, 1.0)
+        hit += _export_and_kill(folder, after, choose.choice(["worker", "both", "parent"]))
+        exports = folder / "exports"
+        states.add(len(_check_whole(exports)) if exports.is_dir() else 0)
+        make(folder, SECTION)
+        assert _check_whole(exports) == set(EXPORTS)
+        assert [path.name for path in exports.iterdir() if path.name.startswith(".")] == []
+        assert _weights(folder) == hashes
+        shutil.rmtree(folder)
+    assert hit >= KILLS / 2
+    print(f"{hit} of {KILLS} hit it at work, with {sorted(states)} exports in place")
+
+
+def test_killed_while_replacing_the_old_export_or_the_new_one_stands(
+    whole: tuple[Path, dict[str, str], float], tmp_path: Path
+) -> None:
+    adapter, hashes, seconds = whole
+    folder = tmp_path / "lora"
+    shutil.copytree(adapter, folder)
+    make(folder, SECTION)
+    choose = random.Random(7)
+    for _ in range(max(2, KILLS // 5)):
+        _export_and_kill(folder, seconds * choose.uniform(0.4, 1.0), "both", "--overwrite")
+        _check_whole(folder / "exports")
+        make(folder, SECTION)
+        assert _check_whole(folder / "exports") == set(EXPORTS)
+        assert _weights(folder) == hashes
+
+
+def test_an_export_that_gave_way_to_nothing_goes_back(
+    whole: tuple[Path, dict[str, str], float], tmp_path: Path
+) -> None:
+    adapter, hashes, _ = whole
+    folder = tmp_path / "lora"
+    shutil.copytree(adapter, folder)
+    make(folder, SECTION)
+    place = folder / "exports" / "merged_16bit"
+    written = place.joinpath("model.safetensors").stat().st_mtime_ns
+    place.rename(place.with_name("merged_16bit.old"))
+    make(folder, SECTION)
+    assert place.joinpath("model.safetensors").stat().st_mtime_ns == written
+    assert _weights(folder) == hashes
+
+
+def test_two_exports_into_one_folder_do_not_meet(whole: tuple[Path, dict[str, str], float], tmp_path: Path) -> None:
+    adapter, hashes, _ = whole
+    folder = tmp_path / "lora"
+    shutil.copytree(adapter, folder)
+    command = [sys.executable, "-m", "fastft", *COMMAND[:1], str(folder), *COMMAND[1:]]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        _, complaint = process.communicate()
+        assert process.returncode == 0 or "Another process is exporting into" in complaint
+    assert _check_whole(folder / "exports") == set(EXPORTS)
+    assert _weights(folder) == hashes
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("stage", ["merge", "convert to GGUF", "quantize gguf-q8_0", "quantize gguf-q4_k_m"])
+def test_a_disk_that_fills_in_the_middle_of(
+    whole: tuple[Path, dict[str, str], float], small_disk: Path, stage: str
+) -> None:
+    adapter, hashes, _ = whole
+    folder, filler = small_disk / "lora", small_disk / "filler"
+    shutil.copytree(adapter, folder)
+    lock = threading.Lock()
+
+    def fill(now: str, *_: int) -> None:
+        with lock:
+            if now == stage and not filler.exists():
+                with filler.open("wb") as file, contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(50_000))
+
+    with pytest.raises(ExportError, match="is full") as caught:
+        make(folder, SECTION, on_progress=fill)
+    assert "Nothing half-written was left" in caught.value.hint
+    _check_whole(folder / "exports")
+    assert [path.name for path in (folder / "exports").iterdir() if path.name.startswith(".")] == []
+    filler.unlink()
+    make(folder, SECTION)
+    assert _check_whole(folder / "exports") == set(EXPORTS)
+    assert _weights(folder) == hashes

@@ -1,0 +1,50 @@
+"""What a name stands for, and what is said of a name that stands for nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastft.errors import ModelError
+from fastft.targets import find_target
+
+
+def test_the_packaged_model_and_a_folder_are_models(tiny: Path) -> None:
+    assert find_target("fastft/tiny").folder == tiny
+    found = find_target(tiny)
+    assert (found.folder, found.adapter, found.gguf, found.run) == (tiny, None, None, None)
+    assert found.tokenizer_folder == tiny
+
+
+def test_an_export_knows_its_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    folder = run / "exports" / "gguf-f16"
+    folder.mkdir(parents=True)
+    (run / "manifest.json").write_text("{}")
+    (folder / "model-f16.gguf").write_bytes(b"GGUF")
+    for target in (folder, folder / "model-f16.gguf"):
+        found = find_target(target)
+        assert found.gguf == folder / "model-f16.gguf"
+        assert found.run is not None
+        assert found.run.directory == run
+
+
+def test_a_lora_for_llama_cpp_is_no_model(tmp_path: Path) -> None:
+    folder = tmp_path / "gguf_lora"
+    folder.mkdir()
+    (folder / "adapter-f32.gguf").write_bytes(b"GGUF")
+    (folder / "export.json").write_text(json.dumps({"format": "gguf_lora"}))
+    for target in (folder, folder / "adapter-f32.gguf"):
+        with pytest.raises(ModelError, match="no model without its base") as caught:
+            find_target(target)
+        assert "name the run" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("runs/none/here", "There is nothing at"), ("none.gguf", "There is nothing at")]
+)
+def test_nothing_is_told_as_nothing(name: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        find_target(name)
