@@ -89,13 +89,13 @@ def test_samples_bound_the_held_out_prompts(run: Path) -> None:
 def test_unknown_export_is_an_error_that_names_those_there_are(run: Path) -> None:
     with pytest.raises(ModelError) as caught:
         verify_export(run, "gguf-q8_0")
-    assert caught.value.message == f"The run {run} has no export gguf-q8_0"
+    assert caught.value.message == f"{run / 'exports'} has no export gguf-q8_0"
     assert caught.value.hint == "It has: merged_16bit, gguf-f16."
 
 
 def test_a_run_without_exports_is_an_error(run: Path) -> None:
     shutil.rmtree(run / "exports")
-    with pytest.raises(ModelError, match="has no exports"):
+    with pytest.raises(ModelError, match="There are no exports in"):
         verify_run(run)
 
 

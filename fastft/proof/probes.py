@@ -13,6 +13,7 @@ from fastft.data.tokenizer import TEMPLATE_DATE, ChatTokenizer
 from fastft.errors import ModelError
 
 MAX_TOKENS = 1024  # of one prompt with its answer; longer conversations are left out, to bound time and memory
+_ROOM_TO_ANSWER = 32  # tokens
 _SYSTEM = {"role": "system", "content": "You answer in one short sentence."}
 
 
@@ -35,6 +36,32 @@ _BUILT_IN: dict[str, list[dict[str, Any]]] = {
     "quotes": [_user("\"It's\" isn't 'we'll' <b>&amp;</b> \\n {{ x }} {% y %} I'M you'D")],
 }
 
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": 'Today\'s weather in a city, e.g. "Köln".',
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "description": "The city's name"},
+                "days": {"type": "integer", "minimum": 1},
+            },
+            "required": ["city"],
+        },
+    },
+}
+_CALL = {"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Köln", "days": 2}}}
+_TOOL_NAME = "get_weather"
+_WITH_TOOLS: dict[str, list[dict[str, Any]]] = {
+    "tools": [_user("Will it rain in Köln?")],
+    "a tool's result": [
+        _user("Will it rain in Köln?"),
+        {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+        {"role": "tool", "name": "get_weather", "content": '{"rain": "no", "wind": "5 km/h"}'},
+    ],
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -51,10 +78,14 @@ class Probe:
     answer: str | None
 
 
-def load_probes(heldout: Path | None, tokenizer: ChatTokenizer, samples: int) -> list[Probe]:
-    """At most `samples` held-out conversations, then the built-in ones that the template can render."""
+def load_probes(heldout: Path | None, tokenizer: ChatTokenizer, samples: int, positions: int) -> list[Probe]:
+    """At most `samples` held-out conversations, then the built-in ones that the template can render.
+
+    Those that leave a model of so many `positions` no room for an answer are left out, too.
+    """
     probes = [*_held_out(heldout, tokenizer, samples), *_built_in(tokenizer)]
-    return [probe for probe in probes if len(probe.whole_ids or probe.prompt_ids) <= MAX_TOKENS]
+    room = min(MAX_TOKENS, positions - _ROOM_TO_ANSWER)
+    return [probe for probe in probes if len(probe.whole_ids or probe.prompt_ids) <= room]
 
 
 def prompt_ids_now(probe: Probe, tokenizer: ChatTokenizer) -> list[int]:
@@ -76,11 +107,22 @@ def _held_out(path: Path | None, tokenizer: ChatTokenizer, samples: int) -> Iter
 
 
 def _built_in(tokenizer: ChatTokenizer) -> Iterator[Probe]:
-    for name, messages in _BUILT_IN.items():
+    tools = [_TOOL]
+    asked = [*((name, turns, None) for name, turns in _BUILT_IN.items())]
+    asked += [(name, turns, tools) for name, turns in _WITH_TOOLS.items() if _writes(tools, turns, tokenizer)]
+    for name, messages, given in asked:
         try:
-            yield _probe(f"built-in ({name})", messages, None, None, tokenizer)
+            yield _probe(f"built-in ({name})", messages, None, given, tokenizer)
         except ModelError:
             continue  # a template may refuse a system turn, as Gemma's does; training would have been refused too
+
+
+def _writes(tools: list[dict[str, Any]], messages: list[dict[str, Any]], tokenizer: ChatTokenizer) -> bool:
+    """Whether the template says what tools there are. Where it doesn't, llama.cpp adds words of its own for them."""
+    try:
+        return _TOOL_NAME in tokenizer.render(messages[:1], tools=tools, add_generation_prompt=True)
+    except ModelError:
+        return False
 
 
 def _probe(

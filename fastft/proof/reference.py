@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ModelError
 from fastft.inference import Generation, TextModel
+from fastft.model_files import read_text_config
 from fastft.proof.limits import limits_for
 from fastft.proof.measure import Measured, as_reference, measure_against, measure_reference
-from fastft.proof.probes import Probe, load_probes
+from fastft.proof.probes import MAX_TOKENS, Probe, load_probes
 from fastft.proof.scores import Comparison
 from fastft.proof.weights import WeightReport, compare_weights
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fastft.model_loading import DtypeName
 
 MERGED = "merged_16bit"
+_MORE = 256  # positions beyond a prompt, of a model that does not say how many it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def _reference(trained: Trained, samples: int) -> Reference:
     base = trained.source.base().folder
     own = trained.source.folder
     tokenizer = ChatTokenizer.load(own if (own / "tokenizer_config.json").is_file() else base)
-    probes = load_probes(trained.heldout, tokenizer, samples)
+    positions = read_text_config(base).get("max_position_embeddings") or MAX_TOKENS + _MORE
+    probes = load_probes(trained.heldout, tokenizer, samples, positions)
     measured, merged = _measure_trained(trained, base, probes, tokenizer)
     if isinstance(merged, WeightReport):
         merged = _measure_folder(trained.exports / MERGED, probes, tokenizer, measured, merged)

@@ -27,7 +27,7 @@ from tests.exporters.making import make
 from tests.exporters.models import save_adapter
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("FASTFT_KILLS", "4"))
+KILLS = int(os.environ.get("FASTFT_KILLS", "3"))
 TYPES = ["q8_0", "q4_k_m", "f16"]
 EXPORTS = ["merged_16bit", "adapter", *(f"gguf-{kind}" for kind in TYPES)]
 SECTION = ExportSection.model_validate(
