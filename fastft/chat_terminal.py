@@ -45,7 +45,7 @@ def chat(
     **options: Unpack[ChatOptions],
 ) -> None:
     """Talk in the terminal. Where input is no terminal, each line is one message or command, only answers are printed
-    to `stdout`, and the first error ends it. Raises what ChatSession does."""
+    to `stdout`, and an answer that can't be given ends it. Raises what ChatSession does."""
     source, out = stdin or sys.stdin, stdout or sys.stdout
     with ChatSession(target, **options) as session:
         if source.isatty():
@@ -121,7 +121,10 @@ class _Terminal:
     def _save(self, name: str) -> None:
         if not name:
             return self._note("Name the file: /save chats.jsonl")
-        rows = self._session.save(name)
+        try:
+            rows = self._session.save(name)
+        except FastftError as error:  # no reason to leave what is still to come
+            return self._note(str(error))
         turns = len(self._session.messages)
         return self._note(f"saved {turns} messages to {name}, which now holds {rows} conversation{'s'[: rows != 1]}")
 

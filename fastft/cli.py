@@ -45,7 +45,9 @@ class _Group(click.Group):
         except click.NoSuchOption as error:
             raise _with_override(error) from None
         except KeyboardInterrupt:
-            click.echo("\ninterrupted; what was written is kept, and `--resume` goes on with a run", err=True)
+            training = ctx.invoked_subcommand == "train"
+            more = "`--resume` goes on with the run" if training else "the same command goes on with what is missing"
+            click.echo(f"\ninterrupted; what was finished is kept, and {more}", err=True)
             sys.exit(130)
 
 

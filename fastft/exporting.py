@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from fastft.errors import Fault, RecipeError
 from fastft.exporters import OnProgress, make_exports
 from fastft.exporters.hub import upload_exports
+from fastft.exporters.tensor_types import SCHEMES
 from fastft.progress import is_live, working
 from fastft.recipe.schema import ExportSection
 from fastft.recipe.suggest import nearest
@@ -97,7 +98,10 @@ def _fault(error: Any) -> Fault:
     where, found = str(error["loc"][0]), str(error["input"])
     expected = error.get("ctx", {}).get("expected", error["msg"])
     close = nearest(found, [name.strip("' ") for name in expected.replace(" or ", ",").split(",")])
-    return Fault(where, f"{found!r} is not known", expected, f"Did you mean {close}?" if close else "")
+    hint = f"Did you mean {close}?" if close else ""
+    if where == "formats" and found.lower() in SCHEMES:
+        hint = f"That is a type of GGUF: --format gguf --quantization {found.lower()}"
+    return Fault(where, f"{found!r} is not known", expected, hint)
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastft.errors import Fault, RecipeError
-from fastft.model_files import read_text_config
+from fastft.errors import Fault, ModelError, RecipeError
+from fastft.model_files import read_config, read_text_config
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import listed, nearest
 
 _USUAL_LENGTH = 2048
+_OLD_TYPES = ("gpt-sw3",)  # known to transformers beside its table
 _PARAMETERS = (".weight", ".bias")
 
 
@@ -21,6 +22,7 @@ def fit_to_model(recipe: Recipe, folder: Path) -> Recipe:
 
     Raises RecipeError for a length the model can't do, and for layers it doesn't have.
     """
+    _refuse_unknown_type(read_config(folder), folder)
     config = read_text_config(folder)
     positions = config.get("max_position_embeddings")
     faults = [*_length_faults(recipe, positions), *_layer_faults(recipe, config, module_names(folder))]
@@ -29,6 +31,21 @@ def fit_to_model(recipe: Recipe, folder: Path) -> Recipe:
     length = recipe.model.max_seq_length or recipe.training.get("max_length") or _USUAL_LENGTH
     model = recipe.model.model_copy(update={"max_seq_length": min(length, positions or length)})
     return recipe.model_copy(update={"model": model})
+
+
+def _refuse_unknown_type(config: dict[str, Any], folder: Path) -> None:
+    """What the installed transformers has no class for can't be loaded. Its table is read without importing torch."""
+    from importlib.metadata import version
+
+    from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    if kind is not None and kind not in CONFIG_MAPPING_NAMES and kind not in _OLD_TYPES:
+        raise ModelError(
+            f"{folder / 'config.json'} names the model type {kind!r}, which transformers {version('transformers')} "
+            "does not know",
+            hint="Take another model, or look for a newer fastft and transformers.",
+        )
 
 
 def module_names(folder: Path) -> list[str] | None:

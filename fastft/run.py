@@ -106,6 +106,9 @@ class Run:
         if not (directory / "recipe.yaml").is_file():
             why = "it holds no recipe.yaml" if directory.is_dir() else "there is no such folder"
             why = "it is a file" if directory.is_file() else why
+            if (directory / "export.json").is_file() and directory.parent.name == "exports":
+                above = directory.parents[1]
+                raise ModelError(f"{directory} is an export, not the run it belongs to", hint=f"Name that: {above}")
             raise ModelError(f"{directory} is no run directory: {why}", hint=_runs_nearby(directory))
         return cls(directory)
 

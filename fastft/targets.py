@@ -47,8 +47,8 @@ def find_target(target: Path | str) -> ModelTarget:
     if str(target) == TINY:
         return ModelTarget(TINY, folder=resolve_model(TINY, weights=True))
     path = Path(target).expanduser()
-    if not path.exists() and _is_hub_id(str(target)):
-        return ModelTarget(str(target), folder=resolve_model(str(target), weights=True))
+    if not path.exists() and _is_hub_id(str(target)) and not path.parent.is_dir():
+        return _on_hub(str(target))
     _refuse_bare_lora(path)
     if path.is_file():
         return ModelTarget(str(path), gguf=path, run=_run_around(path.parent))
@@ -62,6 +62,16 @@ def find_target(target: Path | str) -> ModelTarget:
     if len(files) == 1:
         return ModelTarget(str(path), gguf=files[0], run=_run_around(path))
     raise _nothing_there(path, files)
+
+
+def _on_hub(name: str) -> ModelTarget:
+    try:
+        return ModelTarget(name, folder=resolve_model(name, weights=True))
+    except ModelError as error:
+        raise ModelError(
+            f"There is nothing at {name}, and no Hub model of that name: {error.message}",
+            hint="Name a run directory, an adapter or model folder, or a .gguf file; or check the network.",
+        ) from error
 
 
 def _refuse_bare_lora(path: Path) -> None:

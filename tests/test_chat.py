@@ -182,6 +182,10 @@ def test_saved_conversations_are_rows_that_fastft_reads(run: Path, tmp_path: Pat
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_conversation_that_can_t_be_saved_does_not_end_the_others(run: Path) -> None:
+    assert "It is brown." in _piped(run / "exports/gguf-f16", GRASS, "/save chats.txt", "/reset", SNOW)
+
+
 def test_what_can_t_be_saved_leaves_the_file_as_it_is(run: Path, tmp_path: Path) -> None:
     other, broken = tmp_path / "other.jsonl", tmp_path / "broken.jsonl"
     other.write_text('{"prompt": "x"}\n')

@@ -37,3 +37,17 @@ def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", "export: {formats: [gguf]}")
     with pytest.raises(ModelError, match="has not finished training"):
         export(run)
+
+
+def test_a_type_given_as_a_format_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="--format gguf --quantization q8_0"):
+        export(_run(tmp_path), "q8_0")
+
+
+def test_an_export_is_not_a_run_and_says_which_it_belongs_to(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "exports" / "gguf-q8_0"
+    folder.mkdir(parents=True)
+    (folder / "export.json").write_text("{}")
+    with pytest.raises(ModelError, match="is an export, not the run") as caught:
+        export(folder, "gguf")
+    assert caught.value.hint == f"Name that: {tmp_path / 'run'}"

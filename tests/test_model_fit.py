@@ -79,3 +79,9 @@ def test_a_broken_config_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"config\.json can't be read"):
         fit_to_model(_recipe(), tmp_path)
+
+
+def test_a_model_type_that_transformers_lacks_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "foobar"}))
+    with pytest.raises(ModelError, match=r"names the model type 'foobar', which transformers [\d.]+ does not know"):
+        fit_to_model(_recipe(), tmp_path)

@@ -48,3 +48,10 @@ def test_a_lora_for_llama_cpp_is_no_model(tmp_path: Path) -> None:
 def test_nothing_is_told_as_nothing(name: str, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         find_target(name)
+
+
+def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ModelError, match="There is nothing at runs/nope"):
+        find_target("runs/nope")

@@ -51,7 +51,7 @@ def _architecture_faults(config: dict[str, Any]) -> Iterator[Fault]:
     if architecture not in convertible_architectures():
         yield Fault(
             "export.formats", f"llama.cpp's converter does not know the architecture {architecture}",
-            "one of the architectures it lists", "Leave gguf out and export merged_16bit.",
+            "an architecture it can convert", "Leave gguf out and export merged_16bit.",
         )  # fmt: skip
     elif reason := ignored_setting(config):
         yield Fault("export.formats", reason, "a setting llama.cpp has", "Leave gguf out and export merged_16bit.")

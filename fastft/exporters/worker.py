@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,19 @@ def main() -> int:
         emit("error", kind=type(error).__name__, message=error.message, hint=error.hint)
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        full = exports.disk_full()
-        emit("error", kind=type(full).__name__, message=full.message, hint=full.hint)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        told = exports.disk_full() if full else _unwritable(error)
+        emit("error", kind=type(told).__name__, message=told.message, hint=told.hint)
         return 1
     emit("done", paths=[str(path) for path in paths])
     return 0
+
+
+def _unwritable(error: OSError) -> ExportError:
+    traceback.print_exc()  # into the log
+    place = error.filename or "a file of the export"
+    hint = "Nothing half-written was left; see to it, and export again."
+    return ExportError(f"{place}: {error.strerror or error}", hint=hint)
 
 
 def _die_with_parent() -> None:
@@ -118,8 +125,11 @@ class _Exports:
         if not place.exists() or self.overwrite:
             return False
         if not self._is_whole(target):
+            unknown = not (place / "export.json").is_file()
             raise ExportError(
-                f"{place} exists and was not made from these weights with these settings",
+                f"{place} has no export.json, so nothing says what it was made from"
+                if unknown
+                else f"{place} exists and was not made from these weights with these settings",
                 hint="Replace it with --overwrite, or move it away.",
             )
         if target == MERGED:

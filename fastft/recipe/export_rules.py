@@ -14,9 +14,15 @@ def _exports(given: Given) -> Iterator[Clash]:
     if "gguf" in export.formats and not export.quantization_method:
         yield Clash((key, "export.formats"), "found [] with gguf in export.formats", "at least one type, e.g. q8_0")
     switched_off = given.written("export.formats") and not export.formats
-    if "gguf" not in export.formats and given.written(key) and not switched_off:
+    if "gguf" not in export.formats and given.written(key) and not switched_off and not _overruled(given, key):
         found = f"{shown(list(export.quantization_method))} without gguf in export.formats"
         yield Clash((key, "export.formats"), found, "formats: [gguf]")
+
+
+def _overruled(given: Given, key: str) -> bool:
+    """Whether the formats were chosen on the command line, and the file's types are a leftover of its own formats."""
+    formats, types = (given.document.place(tuple(name.split("."))) for name in ("export.formats", key))
+    return bool(formats.override) and not types.override
 
 
 def _adapter_exports(given: Given) -> Iterator[Clash]:
@@ -32,7 +38,12 @@ def _adapter_exports(given: Given) -> Iterator[Clash]:
         more = {"use_dora": lora.use_dora, "modules_to_save": lora.modules_to_save, "bias": lora.bias != "none"}
         for key in (key for key, value in more.items() if value):
             keys = ("export.formats", f"lora.{key}")
-            yield Clash(keys, f"found gguf_lora with lora.{key}", "merged_16bit or gguf", "llama.cpp's can't hold it")
+            yield Clash(
+                keys,
+                f"found gguf_lora with lora.{key}",
+                "merged_16bit or gguf",
+                "An adapter of llama.cpp can't hold it",
+            )
 
 
 def _hub(given: Given) -> Iterator[Clash]:

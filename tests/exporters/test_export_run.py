@@ -197,3 +197,20 @@ def test_an_adapter_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ExportError, match=r"is no PEFT adapter: it lacks adapter_model\.safetensors"):
         make(tmp_path, MERGED)
+
+
+@pytest.mark.slow
+def test_a_folder_that_can_t_be_written_is_told(exported: Path, tmp_path: Path) -> None:
+    """A file stands where the work is done; permissions would not stop root."""
+    run = tmp_path / "run"
+    shutil.copytree(exported, run, ignore=shutil.ignore_patterns("exports"))
+    (run / "exports").mkdir()
+    (run / "exports" / "merged_16bit.old").write_text("a file, not a folder")
+    (run / "exports" / "merged_16bit").mkdir()
+    with pytest.raises(ExportError, match=r"merged_16bit has no export\.json") as caught:
+        make(run, MERGED)
+    assert "--overwrite" in caught.value.hint
+    (run / "exports" / "merged_16bit.old").write_text("a file, not a folder")
+    with pytest.raises(ExportError, match="Not a directory") as caught:
+        make(run, MERGED, overwrite=True)
+    assert "export again" in caught.value.hint

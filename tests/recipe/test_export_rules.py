@@ -68,3 +68,13 @@ def test_what_does_not_go_together_is_told(load, export: str, lora: str, model: 
         load(export, lora, model)
     assert words in str(caught.value)
     assert "recipe.yaml:4" in str(caught.value)
+
+
+def test_formats_chosen_on_the_command_line_leave_the_file_s_types_behind(tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(export="formats: [gguf], quantization_method: [q8_0]", lora="{r: 4}", model=""))
+    recipe = load_recipe(path, ["export.formats=[merged_16bit]"])
+    assert recipe.export.formats == ("merged_16bit",)
+    with pytest.raises(RecipeError, match="without gguf in export.formats"):
+        load_recipe(path, ["export.formats=[merged_16bit]", "export.quantization_method=[f16]"])
