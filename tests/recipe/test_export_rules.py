@@ -76,5 +76,5 @@ def test_formats_chosen_on_the_command_line_leave_the_file_s_types_behind(tmp_pa
     path.write_text(RECIPE.format(export="formats: [gguf], quantization_method: [q8_0]", lora="{r: 4}", model=""))
     recipe = load_recipe(path, ["export.formats=[merged_16bit]"])
     assert recipe.export.formats == ("merged_16bit",)
-    with pytest.raises(RecipeError, match="without gguf in export.formats"):
+    with pytest.raises(RecipeError, match="without gguf in"):
         load_recipe(path, ["export.formats=[merged_16bit]", "export.quantization_method=[f16]"])
