@@ -35,17 +35,6 @@ def tiny() -> Path:
     return ROOT / "fastft" / "tiny" / "model"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in two processes, each file in one of them; what is named on the command line runs in one.
-
-    xdist's own hook of this name, which comes next, reads the options.
-    """
-    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
-    if not named and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
-        config.option.numprocesses, config.option.dist = 2, "loadfile"
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked gpu are skipped, with the reason, where no accelerator is."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
