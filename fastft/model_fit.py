@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,15 @@ def fit_to_model(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _refuse_unknown_type(config: dict[str, Any], folder: Path) -> None:
-    """What the installed transformers has no class for can't be loaded. Its table is read without importing torch."""
+    """What the installed transformers has no class for can't be loaded. Importing its table would take a second."""
     from importlib.metadata import version
 
-    from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES
-
-    kind = config.get("model_type")
-    if kind is not None and kind not in CONFIG_MAPPING_NAMES and kind not in _OLD_TYPES:
+    kind, package = config.get("model_type"), find_spec("transformers")
+    assert package is not None
+    assert package.submodule_search_locations
+    table = Path(package.submodule_search_locations[0]) / "models" / "auto" / "auto_mappings.py"
+    known = table.read_text(encoding="utf-8")
+    if kind is not None and f'("{kind}", ' not in known and kind not in _OLD_TYPES:
         raise ModelError(
             f"{folder / 'config.json'} names the model type {kind!r}, which transformers {version('transformers')} "
             "does not know",
