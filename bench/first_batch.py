@@ -33,7 +33,8 @@ def measure(data: Path) -> dict[str, float]:
     """Seconds of the check, of loading the model, and from there to the first batch."""
     from fastft.checking import check
     from fastft.model import load_model
-    from fastft.trainers import guard_supervised, trainer_builder
+    from fastft.trainers import trainer_builder
+    from fastft.trainers.method import Job
 
     times = [time.perf_counter()]
     checked = check(recipe(data))
@@ -41,10 +42,7 @@ def measure(data: Path) -> dict[str, float]:
     model, tokenizer = load_model(checked.recipe.model, checked.recipe.lora)
     times.append(time.perf_counter())
     with tempfile.TemporaryDirectory() as folder:
-        arguments = dict(checked.arguments)
-        prepared = checked.data
-        trainer = trainer_builder("sft")(model, tokenizer, prepared.train, prepared.evaluation, arguments, Path(folder))
-        guard_supervised(trainer.train_dataset, prepared.audit.train.supervised)
+        trainer = trainer_builder("sft")(Job(model, tokenizer, checked.data, checked.arguments, Path(folder)))
         next(iter(trainer.get_train_dataloader()))
     times.append(time.perf_counter())
     check_s, load_s, batch_s = (round(b - a, 2) for a, b in itertools.pairwise(times))

@@ -46,8 +46,15 @@ _TOKENIZER_FILES = (
 
 
 def write_heldout(run: Run, conversations: Sequence[Conversation]) -> None:
-    """The held-out conversations, a line each, so that exports can be verified from the run directory alone."""
-    rows = [{"messages": c.as_dicts()} | ({"tools": list(c.tools)} if c.tools else {}) for c in conversations]
+    """The held-out conversations, a line each, so that exports can be verified from the run directory alone.
+
+    Of a preference pair that is the prompt with the chosen answer.
+    """
+    rows = [
+        {"messages": [*c.as_dicts(), *(message.as_dict() for message in c.chosen)]}
+        | ({"tools": list(c.tools)} if c.tools else {})
+        for c in conversations
+    ]
     lines = [json.dumps(row, ensure_ascii=False) for row in rows if row["messages"]]
     write_text(run.heldout_path, "".join(line + "\n" for line in lines))
 
@@ -57,7 +64,8 @@ def save_trained(run: Run, checked: CheckReport, trainer: Any, before: Evaluatio
     target = run.adapter if checked.recipe.lora is not None else run.model_dir
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    trainer.model.save_pretrained(str(partial))
+    adapters = {"selected_adapters": ["default"]} if checked.recipe.lora is not None else {}
+    trainer.model.save_pretrained(str(partial), **adapters)
     _name_base(partial, checked.recipe.model.model_name)
     save_tokenizer(checked.tokenizer, partial)
     _tidy(partial)
@@ -143,7 +151,7 @@ def _model_facts(model: ModelSection, base: Mapping[str, Any]) -> dict[str, Any]
 
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
     whole = evaluation.as_dict()
-    return {key: whole[key] for key in ("loss", "perplexity", "supervised_tokens", "exact_share")}
+    return {key: whole[key] for key in ("loss", "perplexity", "supervised_tokens", "exact_share", "metrics")}
 
 
 def _hashes(run: Run, trained: Path) -> dict[str, str]:

@@ -57,6 +57,21 @@ def keep_adapter_in_fp32(model: Any) -> None:
             parameter.data = parameter.data.to(torch.float32)
 
 
+def reference_is_the_base(model: Any) -> None:
+    """Let trainers that compare with a reference take the model without its adapter, where that is the same.
+
+    TRL 1.15 copies the adapter into a frozen second one for any PEFT model. A LoRA that starts at zero changes nothing,
+    so switching it off gives the same reference without the copy's memory. One that was trained or initialised
+    otherwise does change something, and keeps the copy. Goes when TRL looks at what the adapter starts from.
+    """
+    if "ref" not in getattr(model, "peft_config", {}):
+        return
+    second = [p for name, p in model.named_parameters() if ".default." in name and ("lora_B" in name or "_B." in name)]
+    whole = any("modules_to_save" in name for name, _ in trainable_parameters(model))
+    if second and not whole and not any(p.any() for p in second):
+        model.delete_adapter("ref")
+
+
 @contextmanager
 def answering(model: Any) -> Iterator[None]:
     """Let a model that was trained generate, as it did within the trainer.

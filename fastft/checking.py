@@ -13,13 +13,15 @@ from fastft.model_files import read_config, read_text_config, resolve_model
 from fastft.model_fit import fit_to_model
 from fastft.plan import Plan, make_plan, read_shape
 from fastft.recipe.load import load_recipe
-from fastft.trainers.defaults import Default, choose_defaults
+from fastft.trainers import find_method
+from fastft.trainers.defaults import choose_defaults
 
 if TYPE_CHECKING:
     from fastft.data.prepare import PreparedData
     from fastft.data.tokenizer import ChatTokenizer
     from fastft.plan import Shape
     from fastft.recipe.schema import Recipe
+    from fastft.trainers.method import Default, Method
 
 _MANY_PASSES = 50
 
@@ -52,15 +54,16 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
     from fastft.data.tokenizer import ChatTokenizer
 
     recipe = load_recipe(source, overrides)
+    method = find_method(recipe.method)
     folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
     recipe = fit_to_model(recipe, folder)
     tokenizer = ChatTokenizer.load(folder, recipe.data.chat_template)
-    max_length = int(recipe.training.get("max_length") or recipe.model.max_seq_length or 0)
+    max_length = _longest(recipe, method)
     seed = int(recipe.training.get("seed", 3407))
-    data = prepare_data(recipe.data, tokenizer, max_length=max_length, seed=seed)
+    data = prepare_data(recipe.data, tokenizer, max_length=max_length, seed=seed, kind=method.kind)
     device = find_device()
     given, unpacked = _honoured(recipe.training, folder)
-    defaults, arguments, plan = _plan(recipe, given, read_shape(folder), data, max_length, device)
+    defaults, arguments, plan = _plan(recipe, method, given, read_shape(folder), data, max_length, device)
     _refuse_impossible_exports(recipe, folder)
     warnings = (
         *data.audit.warnings,
@@ -88,8 +91,25 @@ def _honoured(training: Mapping[str, Any], folder: Path) -> tuple[Mapping[str, A
     return {**rest, "train_sampling_strategy": "group_by_length"}, [told]
 
 
+def _longest(recipe: Recipe, method: Method) -> int:
+    """Tokens of the longest example; where the model answers itself, its answer needs room after the prompt."""
+    whole = int(recipe.training.get("max_length") or recipe.model.max_seq_length or 0)
+    if not method.generates:
+        return whole
+    given = {**{default.key: default.value for default in method.defaults}, **recipe.training}
+    room = int(given["max_completion_length"])
+    if room >= whole:
+        fault = recipe.fault(
+            "training.max_completion_length", f"found {room} with model.max_seq_length: {whole}", f"below {whole}",
+            "Prompt and answer have to fit into max_seq_length together",
+        )  # fmt: skip
+        raise RecipeError(f"{recipe.source or 'recipe'} has 1 fault:", faults=[fault])
+    return whole - room
+
+
 def _plan(
     recipe: Recipe,
+    method: Method,
     given: Mapping[str, Any],
     shape: Shape | None,
     data: PreparedData,
@@ -100,11 +120,13 @@ def _plan(
 
     lengths = data.train.lengths()
     packs = pack_lengths(lengths, max_length, data.audit.train.supervised) if given.get("packing") else None
-    sequences = packs.sequences if packs else len(lengths)
+    examples = len(data.train) // method.sequences
+    sequences = packs.sequences if packs else examples
     defaults = choose_defaults(
         given,
+        method,
         parameters=shape.parameters if shape else 7_000_000_000,
-        examples=len(data.train),
+        examples=examples,
         sequences=sequences,
         max_length=max_length,
         lora=recipe.lora is not None,
@@ -118,8 +140,9 @@ def _plan(
         arguments,
         sequences=sequences,
         tokens=sum(lengths),
-        longest=max_length if packs else max(lengths),
+        longest=max_length if packs else max(lengths) + int(arguments.get("max_completion_length") or 0),
         on_cpu=device.is_cpu,
+        width=method.sequences,
     )
     return defaults, arguments, replace(plan, packing_efficiency=packs.efficiency) if packs else plan
 
@@ -146,7 +169,8 @@ def _schedule_warnings(arguments: Mapping[str, Any], plan: Plan) -> list[str]:
             f"training.warmup_steps is {warmup:g} and there are {plan.steps:,} steps: the learning rate "
             f"{arguments['learning_rate']:g} will never be reached"
         )
-    passes = plan.steps * _sequences_a_step(arguments) / max(1, plan.sequences)
+    answers = int(arguments.get("num_generations") or 1)
+    passes = plan.steps * _sequences_a_step(arguments) / max(1, plan.sequences * answers)
     if passes > _MANY_PASSES:
         warnings.append(
             f"{plan.steps:,} steps are {passes:,.0f} passes over {plan.sequences:,} sequences: the model will learn "

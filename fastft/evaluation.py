@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.conversation import Conversation, Example
 from fastft.evals.scoring import NOTHING, scores
+from fastft.trainers.measuring import measure
 
 if TYPE_CHECKING:
+    from fastft.data.prepare import PreparedData
     from fastft.data.tokenizer import ChatTokenizer
     from fastft.recipe.schema import EvaluationSection
+    from fastft.trainers.method import Method
 
 _TOKENS_A_BATCH = 4096
 _PROMPTS_A_BATCH = 32
@@ -33,13 +37,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`loss` is the mean negative log-likelihood a supervised token, in nats, over all held-out tokens."""
+    """`loss` is the mean negative log-likelihood a supervised token, in nats, over all held-out tokens.
+
+    `metrics` are what the method measures on the held-out rows by itself, by the names its trainer gives them.
+    """
 
     loss: float | None
     perplexity: float | None
     supervised_tokens: int
     answers: tuple[Answer, ...]
     prompts: tuple[Answer, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def exact_share(self) -> float | None:
@@ -51,6 +59,7 @@ class Evaluation:
             "perplexity": self.perplexity,
             "supervised_tokens": self.supervised_tokens,
             "exact_share": self.exact_share,
+            "metrics": dict(self.metrics),
             "answers": [asdict(a) | {"exact": a.exact} for a in self.answers],
             "prompts": [asdict(a) for a in self.prompts],
         }
@@ -65,7 +74,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a loaded model (Unsloth's or transformers') in its current state; its weights are left alone."""
     loss, tokens = supervised_loss(model, examples)
-    asked = [c for c in conversations if _has_text_answer(c)][: section.samples]
+    asked = list(islice((c for c in conversations if _has_text_answer(c)), section.samples))
     held_out = [tokenizer.prompt_ids(c.as_dicts()[:-1], tools=c.tools or None) for c in asked]
     fixed = [tokenizer.prompt_ids([{"role": "user", "content": prompt}]) for prompt in section.prompts]
     texts = answer(model, tokenizer, [*held_out, *fixed], section.max_new_tokens)
@@ -76,6 +85,28 @@ def evaluate_model(
     prompts = [Answer(p, t) for p, t in zip(section.prompts, texts[len(asked) :], strict=True)]
     perplexity = math.exp(min(loss, 700.0)) if loss is not None else None
     return Evaluation(loss, perplexity, tokens, tuple(answers), tuple(prompts))
+
+
+def evaluated_by(
+    method: Method, data: PreparedData, section: EvaluationSection
+) -> tuple[Sequence[Example], Sequence[Conversation], EvaluationSection]:
+    """What `evaluate_model` can ask a model of this method.
+
+    Loss and held-out answers are for methods that learn conversations or texts; a model that gives scores answers
+    nothing at all.
+    """
+    section = section.model_copy(update={"prompts": ()}) if method.classifies else section
+    if method.kind != "conversation":
+        return (), (), section
+    return data.evaluation, data.evaluation_conversations, section
+
+
+def trainer_metrics(trainer: Any, method: Method) -> dict[str, float]:
+    """What the trainer itself measures on the held-out rows, if there are any and it has such measures."""
+    if not method.measures or trainer.eval_dataset is None:
+        return {}
+    found = measure(trainer)
+    return {key: found[key] for key in method.measures if key in found}
 
 
 def _has_text_answer(conversation: Conversation) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.model_files import read_text_config
+from fastft.trainers.defaults import steps_of
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import LoraSection, ModelSection
@@ -102,17 +102,17 @@ def make_plan(
     tokens: int,
     longest: int,
     on_cpu: bool,
+    width: int = 1,
 ) -> Plan:
-    """The plan for `sequences` examples (or packs) holding `tokens` tokens, the longest of `longest` tokens."""
-    per_step = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
-    epochs = float(arguments.get("num_train_epochs", 1))
-    steps = int(arguments.get("max_steps", -1))
-    if steps <= 0:
-        steps = max(1, math.ceil(math.ceil(sequences / per_step) * epochs))
+    """The plan for `sequences` examples (or packs) holding `tokens` tokens, the longest of `longest` tokens.
+
+    `width` is how many sequences the model computes for one of them: a preference pair is two.
+    """
+    steps = steps_of({"num_train_epochs": 1, **arguments}, sequences)
     if shape is None:
         return Plan(0, 0, tokens, sequences, steps, 0)
     trainable = shape.lora(lora.r) if lora is not None else shape.parameters
-    in_flight = arguments["per_device_train_batch_size"] * longest
+    in_flight = arguments["per_device_train_batch_size"] * longest * width
     memory = _memory(shape, model, trainable, in_flight, lora is not None, on_cpu)
     return Plan(shape.parameters, trainable, tokens, sequences, steps, memory)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,10 @@ def working(console: Console, text: str) -> Iterator[Callable[[str], None]]:
         yield lambda changed: spinner.update(text=changed)
 
 
-def progress_callback(console: Console, metrics: Path) -> Any:
+def progress_callback(console: Console, metrics: Path, displayed: Sequence[str] = ()) -> Any:
     """A TrainerCallback that shows step, loss, tokens/s and time left, and appends each log to `metrics`.
+
+    `displayed` are further logged keys that are shown. What is measured before and after training isn't logged here.
 
     On a terminal it is one live line; elsewhere (a pipe, a notebook) about ten lines over the whole run.
     """
@@ -45,8 +47,7 @@ def progress_callback(console: Console, metrics: Path) -> Any:
 
     class ProgressCallback(TrainerCallback):
         def __init__(self) -> None:
-            self.display = _Display(console)
-            self.tokens = 0
+            self.display = _Display(console, displayed)
             self.started = 0.0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -54,6 +55,8 @@ def progress_callback(console: Console, metrics: Path) -> Any:
             self.display.begin(state.max_steps, state.global_step)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+            if not self.started:
+                return
             seconds = time.perf_counter() - self.started
             point = {"step": state.global_step, "seconds": round(seconds, 3), **(logs or {})}
             tokens = point.get("num_tokens")
@@ -66,13 +69,15 @@ def progress_callback(console: Console, metrics: Path) -> Any:
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             self.display.end()
+            self.started = 0.0
 
     return ProgressCallback()
 
 
 class _Display:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, displayed: Sequence[str]) -> None:
         self.console = console
+        self.displayed = displayed
         self.live = is_live(console)
         self.total = 0
         self.started = time.perf_counter()
@@ -96,6 +101,7 @@ class _Display:
 
     def update(self, step: int, point: dict[str, Any]) -> None:
         facts = f"loss {float(point['loss']):.3f}"
+        facts += "".join(f" · {key.split('/')[-1]} {float(point[key]):.3f}" for key in self.displayed if key in point)
         if "tokens_per_second" in point:
             facts += f" · {point['tokens_per_second']:,.0f} tokens/s"
         if self.live:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fastft.evals.results import summaries
 from fastft.run import Run
+from fastft.trainers import find_method
 
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
@@ -63,7 +64,8 @@ def check_report(checked: CheckReport) -> RenderableType:
 
 def _steps(checked: CheckReport) -> str:
     """Steps in documents and tokens: packing changes the number of sequences, and not what a step should learn."""
-    arguments, plan, documents = checked.arguments, checked.plan, len(checked.data.train)
+    arguments, plan = checked.arguments, checked.plan
+    documents = len(checked.data.train) // find_method(checked.recipe.method).sequences
     sequences = int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
     share = min(1.0, sequences / max(1, plan.sequences))
     packs = f" in {plan.sequences:,} packs, {plan.packing_efficiency:.0%} full" if plan.packing_efficiency else ""
@@ -86,14 +88,17 @@ def _device(checked: CheckReport) -> str:
     return f"the CPU ({device.threads} threads)" if device.is_cpu else device.name
 
 
-def evaluation(before: Evaluation, after: Evaluation) -> RenderableType:
-    """Before and after side by side, then the fixed prompts with both answers."""
+def evaluation(before: Evaluation, after: Evaluation, measures: Mapping[str, str]) -> RenderableType:
+    """Before and after side by side, then the fixed prompts with both answers. `measures` are the method's own."""
     table = Table(title="held out", title_justify="left", box=None, padding=(0, 3, 0, 0))
     for name in ("", "before", "after"):
         table.add_column(name, justify="left" if not name else "right")
     if after.loss is not None and before.loss is not None:
         table.add_row("loss", f"{before.loss:.3f}", f"{after.loss:.3f}")
         table.add_row("perplexity", f"{before.perplexity:.2f}", f"{after.perplexity:.2f}")
+    for key, label in measures.items():
+        if key in after.metrics and key in before.metrics:
+            table.add_row(label, f"{before.metrics[key]:.3f}", f"{after.metrics[key]:.3f}")
     if after.answers:
         table.add_row(f"exact last answers of {len(after.answers)}", _share(before), _share(after))
     parts: list[RenderableType] = [table] if table.row_count else []

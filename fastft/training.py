@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from fastft import backend, report
 from fastft.checking import CheckReport, check
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
-from fastft.resume import find_checkpoint, run_to_resume
+from fastft.resume import run_to_resume
 from fastft.run import Run
 
 if TYPE_CHECKING:
@@ -55,15 +56,16 @@ def train(
 
 def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -> None:
     from fastft.artifacts import save_trained, write_heldout
-    from fastft.evaluation import evaluate_model
+    from fastft.evaluation import evaluate_model, evaluated_by, trainer_metrics
     from fastft.exporters.gguf import rehearse
     from fastft.model import identify_base, load_model
     from fastft.model_files import resolve_model
     from fastft.progress import progress_callback, working
-    from fastft.resume import guard_same_data, keep_start, train_to_the_end
-    from fastft.trainers import guard_supervised, trainer_builder
+    from fastft.resume import find_checkpoint, guard_same_data, keep_start, train_to_the_end
+    from fastft.trainers import find_method, trainer_builder
+    from fastft.trainers.method import Job
 
-    recipe, data = checked.recipe, checked.data
+    recipe, data, method = checked.recipe, checked.data, find_method(checked.recipe.method)
     guard_same_data(run, data.audit.as_dict(), resumed=resumed)
     write_heldout(run, data.evaluation_conversations)
     with working(console, "loading the model"):
@@ -72,22 +74,20 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
         if recipe.export.needs_llama_cpp:
             folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
             rehearse(folder, checked.tokenizer.folder, checked.tokenizer.chat_template)
+    tokenizer.chat_template = checked.tokenizer.chat_template
     arguments = keep_start(run, checked.arguments, base, resumed=resumed)
-    evaluated = (checked.tokenizer, data.evaluation, data.evaluation_conversations, recipe.evaluation)
+    evaluated = (checked.tokenizer, *evaluated_by(method, data, recipe.evaluation))
     with working(console, "answering the held-out prompts before training"):
         before = evaluate_model(model, *evaluated)
-    trainer = trainer_builder(recipe.method)(
-        model,
-        tokenizer,
-        data.train,
-        data.evaluation,
-        arguments,
-        run.checkpoints,
-        [progress_callback(console, run.metrics_path)],
-    )
-    guard_supervised(trainer.train_dataset, data.audit.train.supervised)
+    callbacks = [progress_callback(console, run.metrics_path, method.displayed)]
+    job = Job(model, tokenizer, data, arguments, run.checkpoints, callbacks, recipe.rewards)
+    trainer = trainer_builder(recipe.method)(job)
+    with working(console, "measuring the model before training"):
+        before = replace(before, metrics=trainer_metrics(trainer, method))
     train_to_the_end(trainer, run, find_checkpoint(run))
-    with working(console, "answering them again"), backend.answering(trainer.model):
-        after = evaluate_model(trainer.model, *evaluated)
+    with working(console, "answering them again"):
+        metrics = trainer_metrics(trainer, method)
+        with backend.answering(trainer.model):
+            after = replace(evaluate_model(trainer.model, *evaluated), metrics=metrics)
     save_trained(run, checked, trainer, before, after)
-    console.print(report.evaluation(before, after))
+    console.print(report.evaluation(before, after, method.measures))

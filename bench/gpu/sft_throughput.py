@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -110,13 +111,18 @@ def _unsloth(model: Path, documents: Path, arguments: dict[str, Any]) -> Any:
 
     fast_language_model = import_unsloth()
     from fastft.data.conversation import Example
+    from fastft.data.store import Examples
+    from fastft.trainers.method import Job
     from fastft.trainers.sft import build_trainer
 
     loaded, tokenizer = fast_language_model.from_pretrained(str(model), max_seq_length=MAX_LENGTH, load_in_4bit=True)
     loaded = fast_language_model.get_peft_model(loaded, r=16, lora_alpha=16, use_gradient_checkpointing="unsloth")
     rows = [Example(**json.loads(line), place=str(n)) for n, line in enumerate(documents.open(), start=1)]
-    folder = Path(tempfile.mkdtemp())
-    return build_trainer(loaded, tokenizer, rows, [], {**arguments, "save_strategy": "no"}, folder)
+    audit = SimpleNamespace(train=SimpleNamespace(supervised=sum(row.supervised for row in rows)))
+    nothing = Examples.of([])
+    data: Any = SimpleNamespace(train=Examples.of(rows), evaluation=nothing, evaluation_conversations=[], audit=audit)
+    arguments = {**arguments, "save_strategy": "no"}
+    return build_trainer(Job(loaded, tokenizer, data, arguments, Path(tempfile.mkdtemp())))
 
 
 def _measure(trainer: Any, seconds: float) -> dict[str, Any]:

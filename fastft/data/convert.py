@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fastft.data.account import Account
 from fastft.data.conversation import Conversation
 from fastft.data.faults import Dropped, RowFaultError, RowRefusedError
-from fastft.data.formats import Format, choose_format, load_format
+from fastft.data.formats import Format, Kind, choose_format, load_format
 from fastft.data.readers.json_files import ONE_OBJECT
 from fastft.data.rows import Row, raise_faults
 from fastft.data.sources import Source, raise_broken
@@ -29,7 +29,8 @@ _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 class Converter:
     """Turns the rows of sources into conversations, and tells `account` of every row that becomes none."""
 
-    def __init__(self, data: DataSection, account: Account) -> None:
+    def __init__(self, data: DataSection, account: Account, kind: Kind = "conversation") -> None:
+        self._kind: Kind = kind
         self._account = account
         self._skips = data.on_error == "skip"
         self._deduplicates = data.deduplicate
@@ -54,7 +55,7 @@ class Converter:
         if not rows:
             self._faults = [item for item in first if isinstance(item, Fault)]
             self.refuse_faults(source, always=True)
-        name = choose_format(rows, source.format, source.name)
+        name = choose_format(rows, source.format, source.name, kinds=[self._kind])
         self._formats[name] = None
         label = f"{source.name} ({name})"
         shapes = {frozenset(row.values) for row in rows}
@@ -63,7 +64,7 @@ class Converter:
             self._account.sources[label] = self._account.sources.get(label, 0) + 1
             if isinstance(item, Row) and source.format == "auto" and frozenset(item.values) not in shapes:
                 shapes.add(frozenset(item.values))
-                _require_same_format(item, name, source)
+                _require_same_format(item, name, source, self._kind)
             conversation = self._take(item, load_format(name))
             if conversation is not None and (self._skips or not self._faults):
                 yield conversation
@@ -101,7 +102,9 @@ class Converter:
         return None if self._is_repeated(conversation) else conversation
 
     def _note_unused(self, row: Row, chosen: Format) -> None:
-        """Columns that the format does not read, in rows that fill them."""
+        """Columns that the format does not read, in rows that fill them. Those of a prompt go to the rewards."""
+        if chosen.KIND == "prompt":
+            return
         for column in row.values.keys() - {*chosen.COLUMNS, *_MEDIA}:
             if row.values[column] not in (None, "", [], {}):
                 self._account.note(f"the column {column!r} is not used", row.place)
@@ -117,10 +120,10 @@ class Converter:
         return False
 
 
-def _require_same_format(row: Row, name: str, source: Source) -> None:
+def _require_same_format(row: Row, name: str, source: Source, kind: Kind) -> None:
     """Columns that no earlier row had may make it a row of another format, which would be misread as this one."""
     try:
-        other = choose_format([row], "auto", source.name)
+        other = choose_format([row], "auto", source.name, kinds=[kind])
     except DatasetError as error:
         raise DatasetError(f"{row.place} is not in the format of the rows before, {name}: {error.message}") from error
     if other != name:

@@ -10,7 +10,7 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from fastft.data.account import Account
 from fastft.data.audit import Audit
 from fastft.data.convert import Converter
 from fastft.data.faults import Dropped
+from fastft.data.preferences import render_judged, render_pairs, render_prompts
 from fastft.data.render import TOO_LONG, Rendered, Renderer
 from fastft.data.sources import Source, sources_of
 from fastft.data.store import (
@@ -41,6 +42,8 @@ from fastft.errors import DatasetError, Fault
 if TYPE_CHECKING:
     import numpy as np
 
+    from fastft.data.conversation import Conversation
+    from fastft.data.formats import Kind
     from fastft.recipe.schema import DataSection
 
 _LOG = logging.getLogger("fastft")
@@ -50,16 +53,24 @@ _WORTH_KEEPING = 1.0  # seconds that preparing must have taken
 
 @dataclass(frozen=True, slots=True)
 class PreparedData:
-    """What is trained on and what is held out; `evaluation_conversations` are those of `evaluation`, in order."""
+    """What is trained on and what is held out; the conversations are those of the examples, in order.
+
+    A conversation has one example or more; a preference pair two (chosen, rejected); a judged answer or a prompt one.
+    """
 
     train: Examples
     evaluation: Examples
+    train_conversations: Conversations
     evaluation_conversations: Conversations
     audit: Audit
 
 
-def prepare_data(data: DataSection, tokenizer: ChatTokenizer, *, max_length: int, seed: int) -> PreparedData:
+def prepare_data(
+    data: DataSection, tokenizer: ChatTokenizer, *, max_length: int, seed: int, kind: Kind = "conversation"
+) -> PreparedData:
     """Read, convert, split, render and count. `max_length` is in tokens; `seed` picks the held-out rows.
+
+    `kind` is what the method learns from: see `data.formats.Format`.
 
     What took more than a second is kept in the user's cache directory and found again while nothing has changed.
 
@@ -74,30 +85,30 @@ def prepare_data(data: DataSection, tokenizer: ChatTokenizer, *, max_length: int
             "tokenizer": tokenizer.fingerprint,
             "max_length": max_length,
             "seed": seed,
+            "kind": kind,
         }
     )
     if (kept := cache.find(key)) is not None:
         return _read(kept)
     made = cache.staging(key)
     try:
-        return _prepare(sources, held_out, data, tokenizer, made, key, max_length=max_length, seed=seed)
+        work = _Preparation(data, tokenizer, made, max_length=max_length, kind=kind)
+        return _prepare(work, sources, held_out, data, made, key, seed=seed)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
 def _prepare(
+    work: _Preparation,
     sources: Sequence[Source],
     held_out: Sequence[Source],
     data: DataSection,
-    tokenizer: ChatTokenizer,
     made: Path,
     key: str,
     *,
-    max_length: int,
     seed: int,
 ) -> PreparedData:
     started = time.perf_counter()
-    work = _Preparation(data, tokenizer, made, max_length=max_length)
     work.take(sources)
     usable = work.account.conversations
     work.take(held_out)
@@ -112,23 +123,34 @@ def _prepare(
 class _Preparation:
     """One pass over the rows of all sources."""
 
-    def __init__(self, data: DataSection, tokenizer: ChatTokenizer, made: Path, *, max_length: int) -> None:
+    def __init__(self, data: DataSection, tokenizer: ChatTokenizer, made: Path, *, max_length: int, kind: Kind) -> None:
         self.account = Account()
+        self._kind = kind
         self._data = data
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._renderer = Renderer(tokenizer, max_length=max_length, train_on=data.train_on, truncation=data.truncation)
-        self._converter = Converter(data, self.account)
+        self._converter = Converter(data, self.account, kind)
         self._examples = TableWriter(made / "examples.arrow")
         self._conversations = TableWriter(made / "conversations.arrow")
 
     def take(self, sources: Sequence[Source]) -> None:
         """All rows of the sources. Raises DatasetError if rows are broken, unless data.on_error is skip."""
         for source in sources:
-            rendered = self._renderer.render_all(self._converter.conversations(source))
+            rendered = self._rendered(self._converter.conversations(source))
             while chunk := list(islice(rendered, _CHUNK)):
                 self._write(chunk)
             self._converter.refuse_faults(source)
+
+    def _rendered(self, conversations: Iterator[Conversation]) -> Iterator[Rendered]:
+        match self._kind:
+            case "preference":
+                return render_pairs(self._renderer, conversations)
+            case "unpaired":
+                return render_judged(self._renderer, conversations)
+            case "prompt":
+                return render_prompts(self._tokenizer, conversations, self._max_length)
+        return self._renderer.render_all(conversations)
 
     def _write(self, rendered: Sequence[Rendered]) -> None:
         contents = [encode(r.conversation) for r in rendered]
@@ -159,6 +181,7 @@ class _Preparation:
         return PreparedData(
             Examples(examples, account.examples_of(train)),
             Examples(examples, account.examples_of(evaluation)),
+            Conversations(conversations, account.kept(train)),
             Conversations(conversations, account.kept(evaluation)),
             audit,
         )
@@ -237,9 +260,8 @@ def _keep(prepared: PreparedData, made: Path, key: str) -> None:
         made.mkdir(parents=True, exist_ok=True)
         write_table(prepared.train.table, made / "examples.arrow")
         write_table(prepared.evaluation_conversations.table, made / "conversations.arrow")
-        parts = (prepared.train, prepared.evaluation, prepared.evaluation_conversations)
-        for name, rows in zip(_PARTS, parts, strict=True):
-            np.save(made / f"{name}.npy", rows.chosen)
+        for name in _PARTS:
+            np.save(made / f"{name}.npy", getattr(prepared, name).chosen)
         (made / "audit.json").write_text(json.dumps(prepared.audit.as_dict()), encoding="utf-8")
         cache.keep(key, made)
     except OSError as error:
@@ -247,17 +269,18 @@ def _keep(prepared: PreparedData, made: Path, key: str) -> None:
         _LOG.warning("prepared data is not kept, so it will be prepared again: %s", error)
 
 
-_PARTS = ("train", "evaluation", "evaluation_conversations")
+_PARTS = ("train", "evaluation", "train_conversations", "evaluation_conversations")
 
 
 def _read(folder: Path) -> PreparedData:
     import numpy as np
 
-    train, evaluation, conversations = (np.load(folder / f"{name}.npy") for name in _PARTS)
-    examples = read_table(folder / "examples.arrow")
+    train, evaluation, learned, held_out = (np.load(folder / f"{name}.npy") for name in _PARTS)
+    examples, conversations = read_table(folder / "examples.arrow"), read_table(folder / "conversations.arrow")
     return PreparedData(
         Examples(examples, train),
         Examples(examples, evaluation),
-        Conversations(read_table(folder / "conversations.arrow"), conversations),
+        Conversations(conversations, learned),
+        Conversations(conversations, held_out),
         Audit.from_dict(json.loads((folder / "audit.json").read_text(encoding="utf-8"))),
     )

@@ -240,14 +240,25 @@ def conversation_columns(conversations: Sequence[Conversation], contents: Sequen
 
 def encode(conversation: Conversation) -> str:
     """All that a conversation says, wherever it stands, as JSON: the same text for the same content."""
-    messages = [m.as_dict() if m.weight == 1 else m.as_dict() | {"weight": m.weight} for m in conversation.messages]
-    return json.dumps([conversation.text, messages, conversation.tools], ensure_ascii=False, separators=(",", ":"))
+    parts: list[Any] = [conversation.text, _dicts(conversation.messages), conversation.tools]
+    further = (conversation.origin or {}).get("further")
+    if conversation.chosen or conversation.rejected or further:
+        parts += [_dicts(conversation.chosen), _dicts(conversation.rejected), conversation.label, further]
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def decode(text: str, place: str) -> Conversation:
     """The conversation that `encode` wrote."""
-    whole, messages, tools = json.loads(text)
-    return Conversation(tuple(_message(message) for message in messages), place, whole, tuple(tools))
+    whole, messages, tools, *rest = json.loads(text)
+    chosen, rejected, label, further = rest or ((), (), None, None)
+    origin = {"further": further} if further else None
+    sides = (tuple(_message(message) for message in side) for side in (messages, chosen, rejected))
+    said, good, bad = sides
+    return Conversation(said, place, whole, tuple(tools), good, bad, label, origin)
+
+
+def _dicts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [m.as_dict() if m.weight == 1 else m.as_dict() | {"weight": m.weight} for m in messages]
 
 
 def _message(values: dict[str, Any]) -> Message:

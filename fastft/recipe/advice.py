@@ -14,6 +14,7 @@ from fastft.recipe.owned import OWNED
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import listed, nearest
 from fastft.recipe.training_arguments import settable
+from fastft.trainers import METHODS, find_method
 
 _EXAMPLES: Mapping[KeyPath, str] = {
     ("model", "model_name"): "For example model_name: unsloth/Qwen3-4B-Instruct-2507-unsloth-bnb-4bit",
@@ -22,46 +23,49 @@ _EXAMPLES: Mapping[KeyPath, str] = {
 
 
 @cache
-def sections() -> Mapping[str, tuple[str, ...]]:
-    """Section -> its keys, in the schema's order."""
+def sections(method: str = "sft") -> Mapping[str, tuple[str, ...]]:
+    """Section -> its keys, in the schema's order; those of `training` are the method's."""
     known: dict[str, tuple[str, ...]] = {}
     for name, field in Recipe.model_fields.items():
         for member in flatten(field.annotation):
             if hasattr(member, "model_fields"):
                 known[name] = tuple(member.model_fields)
-    return {**known, "training": settable()}
+    return {**known, "training": settable(method)}
 
 
 def top_level() -> tuple[str, ...]:
     return tuple(Recipe.model_fields)
 
 
-def unknown_key(path: KeyPath) -> tuple[str, str, str]:
+def unknown_key(path: KeyPath, method: str) -> tuple[str, str, str]:
     """found, expected and hint for a key the schema has no place for."""
     section, key = _section_and_key(path)
-    valid = sections().get(section, top_level())
-    homes = [home for home, keys in sections().items() if key in keys]
+    known = sections(method)
+    valid = known.get(section, top_level())
+    homes = [home for home, keys in known.items() if key in keys]
     if ours := foreign_key(section, key):
         return "unknown key", "", ours.text
     if homes:
         return "unknown key here", "", f"{key} belongs in {' or '.join(f'{home}:' for home in homes)}"
     if key in OWNED:
         return "cannot be set here", "", sentence(OWNED[key])
+    if takers := [name for name in METHODS if key in settable(name)]:
+        return "unknown key here", "", f"{key} is for method {listed(takers)}; this recipe's method is {method}"
     if near := nearest(key, valid):
         return "unknown key", "", f"Did you mean {near}?"
-    return "unknown key", "", _anywhere(section, key, valid)
+    return "unknown key", "", _anywhere(section, key, valid, method)
 
 
 def _section_and_key(path: KeyPath) -> tuple[str, str]:
     return ("", str(path[0])) if len(path) == 1 else (str(path[0]), str(path[1]))
 
 
-def _anywhere(section: str, key: str, valid: tuple[str, ...]) -> str:
-    for home, keys in sections().items():
+def _anywhere(section: str, key: str, valid: tuple[str, ...], method: str) -> str:
+    for home, keys in sections(method).items():
         if near := nearest(key, keys, cutoff=0.8):
             return f"Did you mean {home}.{near}?"
     if section == "training":
-        return "training: takes the fields of SFTConfig in the installed TRL"
+        return f"training: takes the fields of {find_method(method).config[-1]} in the installed TRL"
     return f"{section + ':' if section else 'A recipe'} takes {listed(valid, limit=20)}"
 
 
@@ -75,12 +79,12 @@ def as_section(section: str, value: Any) -> str:
     return f"Write {section}: {{{first[section]}: {value}}}" if section in first else ""
 
 
-def meant(path: KeyPath) -> str:
+def meant(path: KeyPath, method: str) -> str:
     """The "section.key" that an unknown key was most likely meant to be, or ""."""
     section, key = _section_and_key(path)
     if ours := foreign_key(section, key):
         return ours.target
-    near = nearest(key, sections().get(section, ()))
+    near = nearest(key, sections(method).get(section, ()))
     return f"{section}.{near}" if near else ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from fastft.recipe.foreign import FOREIGN_VALUES
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import nearest
 from fastft.recipe.training_arguments import training_field
+from fastft.trainers import METHODS
 
 # pydantic's word for a default that could not be made because another field is at fault.
 _FOLLOWS = "default_factory_not_called"
@@ -31,14 +32,14 @@ def add_schema_faults(document: Document, error: ValidationError) -> set[KeyPath
         if detail["type"] != _FOLLOWS:
             details.setdefault(_written(document, detail), detail)
     unknown = [path for path, detail in details.items() if detail["type"] == "extra_forbidden"]
-    meant = {tuple(name.split(".")) for path in unknown if (name := advice.meant(path))}
+    meant = {tuple(name.split(".")) for path in unknown if (name := advice.meant(path, method_of(document.tree)))}
     # "lora_r: 8" at the top stands for a lora section as well.
     meant |= {path[:1] for path in meant if path[0] not in document.tree}
     for path, detail in details.items():
         # A required key that stands there under another name is one fault, not two.
         known = path in document.unreadable or (detail["type"] == "missing" and path in meant)
         if not known:
-            document.add(path, *_parts(path, detail))
+            document.add(path, *_parts(path, detail, method_of(document.tree)))
     return set(details) | meant
 
 
@@ -51,22 +52,28 @@ def _written(document: Document, detail: ErrorDetails) -> KeyPath:
     return next(path[:n] for n in range(len(path), -1, -1) if reach(document.tree, path[:n]) is not MISSING)
 
 
-def _parts(path: KeyPath, detail: ErrorDetails) -> tuple[str, str, str]:
+def method_of(tree: Any) -> str:
+    """The method a recipe's tree names; supervised fine-tuning where it names none that there is."""
+    name = tree.get("method") if isinstance(tree, Mapping) else None
+    return name if isinstance(name, str) and name in METHODS else "sft"
+
+
+def _parts(path: KeyPath, detail: ErrorDetails, method: str) -> tuple[str, str, str]:
     """found, expected, hint"""
     context = detail.get("ctx", {}) if detail["type"] in ("recipe", "owned") else {}
     if detail["type"] == "extra_forbidden":
-        return advice.unknown_key(path)
+        return advice.unknown_key(path, method)
     if detail["type"] == "owned":
         return "cannot be set here", "", advice.sentence(context["reason"])
     if detail["type"] == "missing":
-        return "missing", _expected(path), advice.example(path)
+        return "missing", _expected(path, method), advice.example(path)
     value = detail["input"]
-    expected = context.get("expected") or _expected(path)
-    return context.get("found") or shown(value), expected, context.get("hint") or _hint(path, value)
+    expected = context.get("expected") or _expected(path, method)
+    return context.get("found") or shown(value), expected, context.get("hint") or _hint(path, value, method)
 
 
-def _expected(path: KeyPath) -> str:
-    field = field_at(path)
+def _expected(path: KeyPath, method: str) -> str:
+    field = field_at(path, method)
     if field is None:
         return "another value"
     if _is_section(path):
@@ -76,9 +83,9 @@ def _expected(path: KeyPath) -> str:
     return expectation(field)
 
 
-def _hint(path: KeyPath, value: Any) -> str:
+def _hint(path: KeyPath, value: Any, method: str) -> str:
     """The nearest allowed word, or how to write what was most likely meant."""
-    field = field_at(path)
+    field = field_at(path, method)
     if field is None:
         return ""
     if _is_section(path):
@@ -96,14 +103,14 @@ def _hint(path: KeyPath, value: Any) -> str:
     return ""
 
 
-def field_at(path: KeyPath) -> FieldInfo | None:
+def field_at(path: KeyPath, method: str) -> FieldInfo | None:
     """The schema's field for a path, or for the list or mapping that holds it."""
     head, *rest = path
     field = Recipe.model_fields.get(str(head))
     if not rest or field is None:
         return field
     if head == "training":
-        return training_field(str(rest[0]))
+        return training_field(str(rest[0]), method)
     section = next(iter(sections_in(field.annotation)), None)
     return section.model_fields.get(str(rest[0])) if section else None
 

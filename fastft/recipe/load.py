@@ -67,6 +67,8 @@ def _validate(document: Document) -> tuple[Recipe, set[KeyPath]]:
     except ValidationError as error:
         at_fault = add_schema_faults(document, error)
     pruned = plain(document.tree)
+    if ("method",) in at_fault:  # what its arguments are is not known then
+        at_fault = at_fault | {("training",)}
     for path in at_fault:
         _prune(pruned, path)
     for section, key in _REQUIRED:

@@ -1,12 +1,15 @@
-"""Fields of SFTConfig that a recipe does not set, each with the reason: what to do instead."""
+"""Fields of TRL's configs that a recipe does not set, each with the reason: what to do instead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+
+from fastft.trainers import find_method
 
 _ONE_GPU = "fastft trains on one GPU"
 _DISPLAY = "fastft has one progress display; the libraries' own output is in the run's train.log"
-_NO_PUSH = "fastft does not push to the Hub yet; upload the run's exports with `hf upload`"
+_NO_PUSH = "put hub into export.formats and set export.hub_model_id"
 _UNUSED = "a flag for scripts of their own; the trainer does not read it"
 
 OWNED: Mapping[str, str] = {
@@ -55,3 +58,9 @@ OWNED: Mapping[str, str] = {
     "do_eval": "set data.eval_split and training.eval_strategy",
     "do_predict": _UNUSED,
 }
+
+
+@cache
+def owned(method: str) -> Mapping[str, str]:
+    """Field -> reason, for every method and for this one."""
+    return {**OWNED, **find_method(method).owned}

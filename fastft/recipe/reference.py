@@ -1,4 +1,4 @@
-"""Every key a recipe takes, for documentation: made from the schema and from the installed SFTConfig."""
+"""Every key a recipe takes, for documentation: made from the schema and from the configs of the installed TRL."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from fastft.recipe.advice import sections
 from fastft.recipe.describe import expectation
 from fastft.recipe.faults import field_at
+from fastft.trainers import METHODS
 
 
 class Key(NamedTuple):
@@ -20,15 +21,21 @@ class Key(NamedTuple):
 
 
 def schema_reference() -> list[Key]:
-    """All keys, section by section, in the order of the schema."""
-    keys = []
-    for section, names in sections().items():
-        for name in names:
-            field = field_at((section, name))
-            assert field is not None, f"{section}.{name} is listed but not in the schema"
-            default = None if field.is_required() or field.default_factory else field.default
-            keys.append(Key(section, name, expectation(field), default, field.description or ""))
+    """All keys, section by section, in the order of the schema; then what further methods' training takes beside."""
+    keys = [_key(section, name, "sft") for section, names in sections().items() for name in names]
+    common = set(sections()["training"])
+    for method in METHODS:
+        own = [name for name in sections(method)["training"] if name not in common]
+        keys += [_key("training", name, method) for name in own]
     return keys
+
+
+def _key(section: str, name: str, method: str) -> Key:
+    field = field_at((section, name), method)
+    assert field is not None, f"{section}.{name} is listed but not in the schema"
+    default = None if field.is_required() or field.default_factory else field.default
+    title = section if method == "sft" else f"{section}, method {method}"
+    return Key(title, name, expectation(field), default, field.description or "")
 
 
 def as_markdown() -> str:
@@ -37,7 +44,8 @@ def as_markdown() -> str:
         "# Every key of a recipe",
         "",
         "Made by `python -m fastft.recipe.reference > docs/recipe.md` from the schema and from the TRL that is",
-        "installed; a test holds it to that. `training` takes TRL's own fields, so TRL's documentation explains them.",
+        "installed; a test holds it to that. `training` takes the fields of the method's config in TRL, so TRL's",
+        "documentation explains them; those of methods other than sft stand at the end, where sft has them not.",
     ]
     section = ""
     for key in schema_reference():

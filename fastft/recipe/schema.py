@@ -14,11 +14,13 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     PrivateAttr,
+    ValidationInfo,
 )
 
 from fastft.errors import Fault
 from fastft.recipe import checks, yaml_text
 from fastft.recipe.export_section import ExportSection
+from fastft.recipe.rewards_section import RewardSection
 from fastft.recipe.section import NonEmpty, Section
 from fastft.recipe.training_arguments import check_training
 
@@ -34,6 +36,7 @@ DataFormat = Literal[
     "unpaired_preference",
     "prompt_only",
 ]
+MethodName = Literal["sft", "dpo"]
 DATA_PATH = "a local .jsonl, .json, .csv, .parquet or .arrow file, a folder, a glob, or a Hub id (owner/name)"
 
 
@@ -187,9 +190,14 @@ class EvaluationSection(Section):
     samples: int = Field(default=64, ge=0, description="Held-out conversations answered and compared; 0 = none.")
 
 
+def _training_of_method(values: Any, info: ValidationInfo) -> Any:
+    """Where the method is at fault itself, there is nothing to check its arguments by."""
+    return check_training(values, info.data["method"]) if "method" in info.data else {}
+
+
 TrainingSection = Annotated[
     Mapping[str, Any],
-    PlainValidator(check_training),
+    PlainValidator(_training_of_method),
     AfterValidator(MappingProxyType),
     PlainSerializer(dict),
 ]
@@ -201,9 +209,14 @@ class Recipe(Section):
     model: ModelSection = Field(description="What is trained.")
     lora: LoraSection | None = Field(default=None, description="The LoRA update; null with model.full_finetuning.")
     data: DataSection = Field(description="What is learned from.")
-    method: Literal["sft"] = Field(default="sft", description="How: supervised fine-tuning.")
+    method: MethodName = Field(default="sft", description="How it is trained.")
     training: TrainingSection = Field(
-        default_factory=lambda: MappingProxyType({}), description="Fields of TRL's SFTConfig, as set."
+        default_factory=lambda: MappingProxyType({}), description="Fields of the method's config in TRL, as set."
+    )
+    rewards: tuple[RewardSection, ...] = Field(
+        default=(),
+        description="What answers are rewarded for, in grpo and rloo: a list of file.py:function, names of built-in "
+        "measures, or {function | builtin | run, weight, arguments}.",
     )
     evaluation: EvaluationSection = Field(
         default_factory=lambda: EvaluationSection.model_validate({}), description="What is asked before and after."
@@ -238,6 +251,9 @@ class Recipe(Section):
                 values[section] = {key: value for key, value in values[section].items() if value is not None}
         if self.lora is None:
             del values["lora"]
+        values["rewards"] = [dict(reward.said()) for reward in self.rewards]
+        if not self.rewards:
+            del values["rewards"]
         if self.data.eval_split is None:
             del values["evaluation"]["samples"]
         if "gguf" not in self.export.formats:

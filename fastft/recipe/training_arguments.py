@@ -1,4 +1,4 @@
-"""The training section: fields of TRL's SFTConfig, checked against the installed version, bounded, and owned."""
+"""The training section: fields of the method's config in TRL, checked against the installed version and bounded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fastft.recipe.checks import fault, refuse_traps
-from fastft.recipe.owned import OWNED
-from fastft.recipe.sft_config import reporting_integrations, sft_config_fields
+from fastft.recipe.owned import owned
 from fastft.recipe.suggest import nearest
+from fastft.recipe.trl_config import config_fields, reporting_integrations
+from fastft.trainers import find_method
 
 _SHARE = (Ge(0), Lt(1))
 _POSITIVE = (Gt(0),)
@@ -23,7 +24,7 @@ _NOT_NEGATIVE = (Ge(0),)
 _AT_LEAST_ONE = (Ge(1),)
 _SEED = (Ge(0), Le(2**32 - 1))
 
-# Bounds that SFTConfig's annotations don't tell. null stays allowed where the field has it.
+# Bounds that the annotations don't tell. null stays allowed where the field has it.
 _BOUNDS: Mapping[str, tuple[Any, ...]] = {
     "learning_rate": (Gt(0), Le(1)),
     "num_train_epochs": _POSITIVE,
@@ -68,17 +69,17 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def check_training(values: Any) -> dict[str, Any]:
+def check_training(values: Any, method: str) -> dict[str, Any]:
     """The section with every value coerced to its field's type. Raises ValidationError with all that is wrong."""
     if isinstance(values, Mapping):
         values = dict(values)
     else:
-        raise fault("a mapping of SFTConfig's fields")
+        raise fault(f"a mapping of {find_method(method).config[-1]}'s fields")
     checked: dict[str, Any] = {}
     errors: list[InitErrorDetails] = []
     for key, value in values.items():
         try:
-            checked[key] = _check(key, value)
+            checked[key] = _check(key, value, method)
         except PydanticCustomError as error:
             errors.append(InitErrorDetails(type=error, loc=(key,), input=value))
         except ValidationError:
@@ -89,9 +90,9 @@ def check_training(values: Any) -> dict[str, Any]:
 
 
 @cache
-def training_field(key: str) -> FieldInfo:
-    """Type, bounds and help of one field. Raises KeyError if the installed SFTConfig has none of that name."""
-    declared = sft_config_fields()[key]
+def training_field(key: str, method: str) -> FieldInfo:
+    """Type, bounds and help of one field. Raises KeyError if the method's config has none of that name."""
+    declared = config_fields(method)[key]
     kind, bounds = _TYPES.get(key, declared.annotation), _BOUNDS.get(key, ())
     bounded: Any = Annotated[kind, *bounds] if bounds else kind
     info = FieldInfo.from_annotation(bounded)
@@ -99,22 +100,22 @@ def training_field(key: str) -> FieldInfo:
     return info
 
 
-def settable() -> tuple[str, ...]:
-    """The keys a recipe may set: SFTConfig's fields without those fastft sets itself."""
-    return tuple(key for key in sft_config_fields() if key not in OWNED)
+def settable(method: str) -> tuple[str, ...]:
+    """The keys a recipe may set: the fields of the method's config without those fastft sets itself."""
+    return tuple(key for key in config_fields(method) if key not in owned(method))
 
 
-def _check(key: str, value: Any) -> Any:
-    if key not in sft_config_fields():
+def _check(key: str, value: Any, method: str) -> Any:
+    if key not in config_fields(method):
         raise PydanticCustomError("extra_forbidden", "unknown key")
-    if key in OWNED:
-        raise PydanticCustomError("owned", "{reason}", {"reason": OWNED[key]})
-    field = training_field(key)
+    if reason := owned(method).get(key):
+        raise PydanticCustomError("owned", "{reason}", {"reason": reason})
+    field = training_field(key, method)
     if key == "report_to":
         return _check_report_to(value)
     if key == "max_steps":
-        return _check_max_steps(value)
-    checked = _adapter(key).validate_python(refuse_traps(value, field.annotation))
+        return _check_max_steps(value, method)
+    checked = _adapter(key, method).validate_python(refuse_traps(value, field.annotation))
     if key.endswith("_steps") and isinstance(checked, float) and checked >= 1:
         if not checked.is_integer():
             raise fault("a whole number of steps, or below 1 a share of all steps")
@@ -123,14 +124,14 @@ def _check(key: str, value: Any) -> Any:
 
 
 @cache
-def _adapter(key: str) -> TypeAdapter[Any]:
-    field = training_field(key)
+def _adapter(key: str, method: str) -> TypeAdapter[Any]:
+    field = training_field(key, method)
     kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 
-def _check_max_steps(value: Any) -> int:
-    checked = _adapter("max_steps").validate_python(refuse_traps(value, int))
+def _check_max_steps(value: Any, method: str) -> int:
+    checked = _adapter("max_steps", method).validate_python(refuse_traps(value, int))
     if checked == 0 or checked < -1:
         raise fault("a whole number of at least 1, or -1 for as many as num_train_epochs gives")
     return checked

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Default:
-    """One chosen value with its reason, for the table that is printed before training."""
-
-    key: str
-    value: Any
-    reason: str
+from fastft.recipe.trl_config import config_fields
+from fastft.trainers.method import Default, Method
 
 
 def choose_defaults(
     given: Mapping[str, Any],
+    method: Method,
     *,
     parameters: int,
     examples: int,
@@ -27,16 +21,20 @@ def choose_defaults(
     lora: bool,
     on_cpu: bool,
 ) -> tuple[Default, ...]:
-    """What is left out of `given`, chosen. `parameters` is a count, `max_length` is in tokens.
+    """What is left out of `given`, chosen for a method. `parameters` is a count, `max_length` is in tokens.
 
     `examples` are the conversations to learn, `sequences` what they are fed as: fewer, where they are packed.
     """
+    given = {**given}
+    own = {default.key: default for default in method.defaults if default.key not in given}
+    known = {**{key: default.value for key, default in own.items()}, **given}
     wanted = _sequences_a_step(examples, sequences, on_cpu)
     packing = sequences < examples
-    batch = int(given.get("per_device_train_batch_size", _batch_size(parameters, wanted, packing, on_cpu)))
-    accumulation = int(given.get("gradient_accumulation_steps", max(1, wanted // batch)))
+    batch = int(known.get("per_device_train_batch_size", _batch_size(parameters, wanted, packing, on_cpu)))
+    accumulation = int(known.get("gradient_accumulation_steps", max(1, wanted // batch)))
     chosen = [
-        Default("learning_rate", *_learning_rate(parameters, lora)),
+        *own.values(),
+        Default("learning_rate", *_learning_rate(parameters, lora, method)),
         Default("per_device_train_batch_size", batch, "size and device"),
         Default("gradient_accumulation_steps", accumulation, f"{batch * accumulation} sequences a step"),
         Default("optim", "adamw_torch_fused" if on_cpu else "adamw_8bit", "on the CPU" if on_cpu else "8-bit states"),
@@ -48,25 +46,32 @@ def choose_defaults(
     ]
     if "max_steps" not in given:
         chosen.insert(1, Default("num_train_epochs", _epochs(examples), f"{examples:,} examples"))
-    steps = _steps({**{d.key: d.value for d in chosen}, **given}, sequences)
+    steps = steps_of({**{d.key: d.value for d in chosen}, **known}, sequences)
     if "warmup_steps" not in given:
         chosen.append(Default("warmup_steps", min(100, max(1, round(steps * 0.05))), "5 % of the steps"))
     if not {"save_strategy", "save_steps"} & set(given):
         chosen.append(Default("save_steps", max(1, math.ceil(steps / 4)), "four checkpoints a run"))
     if not {"save_strategy", "save_total_limit"} & set(given):
         chosen.append(Default("save_total_limit", 2, "keeps the last two"))
-    return tuple(default for default in chosen if default.key not in given)
+    fields, taken = config_fields(method.name), set(given)
+    unique = {default.key: default for default in reversed(chosen)}  # the method's own wins
+    return tuple(unique[d.key] for d in chosen if unique[d.key] is d and d.key in fields and d.key not in taken)
 
 
-def _steps(arguments: Mapping[str, Any], sequences: int) -> int:
+def steps_of(arguments: Mapping[str, Any], sequences: int) -> int:
+    """Optimiser steps of a training on so many sequences; with several answers to each prompt, each is one."""
+    sequences *= int(arguments.get("num_generations") or 1)
     if int(arguments.get("max_steps", -1)) > 0:
         return int(arguments["max_steps"])
     per_step = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
-    return max(1, round(math.ceil(sequences / per_step) * float(arguments["num_train_epochs"])))
+    return max(1, math.ceil(math.ceil(sequences / per_step) * float(arguments["num_train_epochs"])))
 
 
-def _learning_rate(parameters: int, lora: bool) -> tuple[float, str]:
+def _learning_rate(parameters: int, lora: bool, method: Method) -> tuple[float, str]:
     """(rate, reason). QLoRA (arXiv:2305.14314, appendix B) uses 2e-4 up to 13B and 1e-4 at 33B and 65B."""
+    if rates := method.rates:
+        rate = rates.full if not lora else rates.tiny if parameters < 1e8 else rates.lora
+        return rate, rates.reason if rate != rates.tiny else f"{method.name}, very small model"
     if not lora:
         rate = 5e-5 if parameters < 1.5e9 else 2e-5 if parameters < 1.5e10 else 1e-5
         return rate, "full fine-tune"

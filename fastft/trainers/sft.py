@@ -2,53 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastft import backend
-from fastft.data.conversation import Example
-from fastft.data.store import Examples
+from fastft.data.conversation import IGNORE
 from fastft.errors import TrainingError
+from fastft.trainers.method import Method
+from fastft.trainers.refusals import refusals
 
-# No remote reporting, one progress display (ours), and evaluation without keeping logits, unless the recipe says so.
-_ALWAYS: dict[str, Any] = {"report_to": "none", "disable_tqdm": True, "prediction_loss_only": True}
+if TYPE_CHECKING:
+    from fastft.trainers.method import Job
+
+METHOD = Method(
+    name="sft",
+    about="supervised fine-tuning",
+    kind="conversation",
+    config=("trl", "trainer/sft_config.py", "SFTConfig"),
+)
 
 
-def build_trainer(
-    model: Any,
-    tokenizer: Any,
-    train: Sequence[Example],
-    evaluation: Sequence[Example],
-    arguments: Mapping[str, Any],
-    checkpoints: Path,
-    callbacks: Sequence[Any] = (),
-) -> Any:
-    """An SFTTrainer over the examples. `arguments` are SFTConfig's fields, defaults resolved.
+def build_trainer(job: Job) -> Any:
+    """An SFTTrainer over the job's examples.
 
-    Raises TrainingError if TRL refuses the arguments.
+    Raises TrainingError if TRL refuses the arguments, or would learn other tokens than were audited.
     """
     # By these names, because unsloth puts its own classes behind them.
     from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
+    arguments, data = job.arguments, job.data
     # Nothing is left to prepare: every example is ids and labels within max_length. TRL would go over each again.
     prepared = {} if arguments.get("packing") else {"dataset_kwargs": {"skip_prepare_dataset": True}}
-    evaluates = bool(evaluation) and str(arguments.get("eval_strategy", "no")) != "no"
-    try:
-        config = SFTConfig(output_dir=str(checkpoints), **{**_ALWAYS, **prepared, **arguments})
+    with refusals():
         trainer = SFTTrainer(
-            model=model,
-            args=config,
-            train_dataset=Examples.of(train).dataset(),
-            eval_dataset=Examples.of(evaluation).dataset() if evaluates else None,
-            callbacks=list(callbacks),
-            processing_class=tokenizer,
+            model=job.model,
+            args=SFTConfig(**{"prediction_loss_only": True, **prepared, **job.config()}),
+            train_dataset=data.train.dataset(),
+            eval_dataset=data.evaluation.dataset() if job.evaluates else None,
+            callbacks=list(job.callbacks),
+            processing_class=job.tokenizer,
         )
-    except (ValueError, TypeError) as error:
-        raise TrainingError(
-            f"TRL refuses the training arguments: {error}", hint="See `training:` in the recipe."
-        ) from error
     backend.keep_adapter_in_fp32(trainer.model)
     if arguments.get("packing") and backend.uses_cpu_backend():
         backend.pack_on_cpu(trainer, int(arguments["max_length"]), str(arguments.get("packing_strategy", "bfd")))
+    guard_supervised(trainer.train_dataset, data.audit.train.supervised)
     return trainer
+
+
+def guard_supervised(dataset: Any, expected: int) -> None:
+    """Count the supervised tokens of what the trainer will really feed, after its packing and truncation.
+
+    Raises TrainingError if it isn't the `expected` number that was audited: TRL or Unsloth changed the labels.
+    """
+    columns = dataset.with_format("arrow")
+    found = 0
+    for start in range(0, len(dataset), 10_000):
+        for chunk in columns[start : start + 10_000]["labels"].chunks:
+            first, last = chunk.offsets[0].as_py(), chunk.offsets[-1].as_py()
+            found += int((chunk.values.to_numpy()[first:last] != IGNORE).sum())
+    require_audited(found, expected)
+
+
+def require_audited(found: int, expected: int) -> None:
+    """Raises TrainingError if the trainer would learn another number of tokens than was audited."""
+    if found != expected:
+        raise TrainingError(
+            f"the trainer would learn {found:,} tokens, and {expected:,} were audited: its labels are not ours",
+            hint="This is a fault of fastft with this version of TRL or Unsloth; the run's train.log may say more.",
+        )

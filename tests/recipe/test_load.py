@@ -31,7 +31,7 @@ BROKEN = [
     ("training: 5\n", "recipe.yaml:7 training", "found 5", "a mapping", ""),
     ("training:\n- a\n", "recipe.yaml:7 training", "found [a]", "a mapping", ""),
     ("export: gguf\n", "recipe.yaml:7 export", 'found "gguf"', "a mapping", "Write export: {formats: gguf}"),
-    ("method: dpo\n", "recipe.yaml:7 method", 'found "dpo"', "sft", ""),
+    ("method: dpoo\n", "recipe.yaml:7 method", 'found "dpoo"', "one of sft, dpo", "Did you mean dpo?"),
     ("output_dir: ''\n", "recipe.yaml:7 output_dir", 'found ""', "text", ""),
     ("training:\n  learning_rate: fast\n", "recipe.yaml:8 training.learning_rate", 'found "fast"', "a number", ""),
     ("training:\n  learning_rate: 0\n", "recipe.yaml:8 training.learning_rate", "found 0", "above 0", ""),
@@ -327,10 +327,10 @@ def test_neither_torch_nor_transformers_is_imported(write: Write) -> None:
 
 def test_loading_is_quick(write: Write) -> None:
     """Cold: the caches of the parsed sources are emptied. Processor time, so that a busy machine does not matter."""
-    from fastft.recipe import sft_config, training_arguments
+    from fastft.recipe import training_arguments, trl_config
 
     path = write(VALID + "training:\n  optim: adamw_8bit\n  learning_rate: 1e-4\n")
-    for cached in (sft_config.sft_config_fields, sft_config._source, sft_config._enum, training_arguments._adapter):
+    for cached in (trl_config.config_fields, trl_config._source, trl_config._enum, training_arguments._adapter):
         cached.cache_clear()
     begun = time.process_time()
     load_recipe(path)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from fastft.trainers import find_method
 from fastft.trainers.defaults import choose_defaults
 
 
-def _chosen(given=None, *, parameters=8_000_000_000, packs=10_000, lora=True, on_cpu=False) -> dict:
+def _chosen(given=None, *, parameters=8_000_000_000, packs=10_000, lora=True, on_cpu=False, method="sft") -> dict:
     chosen = choose_defaults(
         given or {},
+        find_method(method),
         parameters=parameters,
         examples=10_000,
         sequences=packs,

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from fastft.errors import TrainingError
-from fastft.trainers import guard_supervised
+from fastft.trainers.sft import guard_supervised
 
 
 def test_supervised_tokens_are_counted_on_what_is_fed() -> None:

@@ -13,6 +13,7 @@ import pytest
 from fastft.backend import import_unsloth, trainable_parameters
 from fastft.data.conversation import Example
 from fastft.data.packing import why_not_packed
+from tests.trainers.jobs import job_of
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ def trainer(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
     model, tokenizer = fast_language_model.from_pretrained(str(tiny), max_seq_length=64, load_in_4bit=True)
     model = fast_language_model.get_peft_model(model, r=8, use_gradient_checkpointing=False)
     arguments = {"max_length": 64, "packing": True, "per_device_train_batch_size": 1, "max_steps": 1, "bf16": False}
-    return build_trainer(model, tokenizer, _examples(), [], arguments, tmp_path_factory.mktemp("checkpoints"))
+    return build_trainer(job_of(model, tokenizer, _examples(), arguments, tmp_path_factory.mktemp("checkpoints")))
 
 
 def test_every_token_and_label_is_fed_once_and_document_starts_are_not_learned(trainer) -> None:

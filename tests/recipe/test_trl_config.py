@@ -10,7 +10,7 @@ import pytest
 
 from fastft.recipe.describe import choices
 from fastft.recipe.owned import OWNED
-from fastft.recipe.sft_config import reporting_integrations, sft_config_fields
+from fastft.recipe.trl_config import config_fields, reporting_integrations
 from fastft.recipe.training_arguments import settable, training_field
 
 # In a process of its own: the import takes ten seconds of everybody's memory otherwise.
@@ -36,7 +36,7 @@ print(json.dumps({
 def test_the_parsed_fields_are_those_of_the_class() -> None:
     done = subprocess.run([sys.executable, "-c", _REAL], capture_output=True, text=True, check=True)
     real = json.loads(done.stdout.splitlines()[-1])
-    parsed = sft_config_fields()
+    parsed = config_fields("sft")
 
     assert set(parsed) == set(real["names"])
     computed = {"optim"}  # its default depends on the version of torch
@@ -49,15 +49,15 @@ def test_the_parsed_fields_are_those_of_the_class() -> None:
 
 
 def test_the_fields_that_a_recipe_cannot_set_exist() -> None:
-    assert set(OWNED) <= set(sft_config_fields())
-    assert not set(OWNED) & set(settable())
+    assert set(OWNED) <= set(config_fields("sft"))
+    assert not set(OWNED) & set(settable("sft"))
 
 
 def test_every_settable_field_has_a_type_and_words() -> None:
     from fastft.recipe.reference import schema_reference
 
     reference = {(entry.section, entry.key): entry for entry in schema_reference()}
-    assert {key for section, key in reference if section == "training"} == set(settable())
+    assert {key for section, key in reference if section == "training"} == set(settable("sft"))
     assert reference["training", "learning_rate"].takes == "a number above 0 and at most 1"
     assert reference["training", "learning_rate"].default == 2e-5
     assert reference["training", "eval_strategy"].takes == "one of no, steps, epoch"
@@ -68,4 +68,4 @@ def test_every_settable_field_has_a_type_and_words() -> None:
 
 
 def test_help_is_the_librarys() -> None:
-    assert training_field("packing").description.startswith("Whether to group multiple sequences")  # type: ignore[union-attr]
+    assert training_field("packing", "sft").description.startswith("Whether to group multiple sequences")  # type: ignore[union-attr]

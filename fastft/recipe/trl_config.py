@@ -1,4 +1,4 @@
-"""The fields of TRL's SFTConfig as installed, read from its source: importing trl would import torch (10 s).
+"""The fields of TRL's configs as installed, read from their source: importing trl would import torch (10 s).
 
 A class is cut out of its file at the first method, so only the lines that declare fields are parsed.
 """
@@ -16,12 +16,12 @@ from types import MappingProxyType
 from typing import Any, Literal, Optional, Union, get_args, get_origin
 
 from fastft.errors import FastftError
+from fastft.trainers import find_method
 
-# Derived classes last, so that their fields win.
-_CLASSES = (
+# What every method's config derives from. Derived classes last, so that their fields win.
+_BASES = (
     ("transformers", "training_args.py", "TrainingArguments"),
     ("trl", "trainer/base_config.py", "_BaseConfig"),
-    ("trl", "trainer/sft_config.py", "SFTConfig"),
 )
 _ENUM_FILES = ("trainer_utils.py", "training_args.py", "debug_utils.py")
 _PLAIN_TYPES: Mapping[str, Any] = {
@@ -45,10 +45,13 @@ class ConfigField:
 
 
 @cache
-def sft_config_fields() -> Mapping[str, ConfigField]:
-    """Name -> field, of the installed SFTConfig and its bases. Raises FastftError if the sources are not as known."""
+def config_fields(method: str) -> Mapping[str, ConfigField]:
+    """Name -> field, of the installed config of a method and its bases.
+
+    Raises FastftError if the sources are not as known.
+    """
     fields: dict[str, ConfigField] = {}
-    for package, file, name in _CLASSES:
+    for package, file, name in (*_BASES, find_method(method).config):
         fields |= _declared(_class_body(_source(package, file), name, f"{package}/{file}"))
     return MappingProxyType(fields)
 

@@ -1,0 +1,73 @@
+"""What a training method is: what its data must be, whose fields it takes, what it is measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastft.data.formats import Kind
+    from fastft.data.prepare import PreparedData
+    from fastft.recipe.rewards_section import RewardSection
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """One chosen value with its reason, for the table that is printed before training."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Learning rates by what is trained, and where they are from. `tiny` is for LoRAs on models below 100 M."""
+
+    lora: float
+    full: float
+    tiny: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method, as its file under trainers/ declares it. Reading it imports neither torch nor TRL."""
+
+    name: str
+    about: str
+    kind: Kind
+    config: tuple[str, str, str]  # package, file and class of the configuration that `training:` takes the fields of
+    rates: Rates | None = None  # None: by the model's size, see defaults.py
+    defaults: tuple[Default, ...] = ()  # what it wants otherwise than supervised fine-tuning
+    measures: Mapping[str, str] = field(default_factory=dict)  # key of trainer.evaluate -> what it is called in tables
+    displayed: tuple[str, ...] = ()  # logged keys shown beside the loss while it trains
+    owned: Mapping[str, str] = field(default_factory=dict)  # further fields a recipe doesn't set: what to do instead
+    sequences: int = 1  # sequences the model computes for one row: a pair is two
+    generates: bool = False  # the model writes the answers itself while it trains
+    classifies: bool = False  # the trained model gives a score, not text
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a method's `build_trainer` is given. `arguments` are its config's fields, defaults resolved."""
+
+    model: Any
+    tokenizer: Any  # transformers' tokenizer, with the template that was checked
+    data: PreparedData
+    arguments: Mapping[str, Any]
+    checkpoints: Path
+    callbacks: Sequence[Any] = ()
+    rewards: tuple[RewardSection, ...] = ()
+
+    def config(self) -> dict[str, Any]:
+        """Fields for TRL's config: no remote reporting and no display but ours, unless the recipe says so."""
+        quiet = {"report_to": "none", "disable_tqdm": True}
+        return {"output_dir": str(self.checkpoints), **quiet, **self.arguments}
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the trainer shall evaluate while it trains; before and after is done in any case."""
+        return bool(self.data.evaluation_conversations) and str(self.arguments.get("eval_strategy", "no")) != "no"
