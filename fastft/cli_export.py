@@ -20,8 +20,8 @@ import click
     "--quantization",
     multiple=True,
     metavar="TYPE",
-    help="Type of GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_0, q4_k_m, q4_k_s, q4_0, q3_k_m or q2_k; "
-    "may be repeated.",
+    help="Type of GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_0, q4_k_m, q4_k_s, q4_0, q3_k_m or q2_k, "
+    "or Unsloth's not_quantized, fast_quantized (q8_0) or quantized (q4_k_m); may be repeated.",
 )
 @click.option("--base", metavar="MODEL", help="Base model of an adapter, where it names another than is meant.")
 @click.option("--hub-model-id", metavar="OWNER/NAME", help="Repository that --format hub uploads to.")

@@ -68,6 +68,13 @@ def _host_memory() -> int:
     return memory
 
 
+def free_memory() -> int:
+    """Bytes of the host's memory that are free for use now."""
+    import psutil
+
+    return min(psutil.virtual_memory().available, _host_memory())
+
+
 def free_disk(folder: Path) -> int:
     """Free bytes on the disk that holds `folder` (or its nearest existing parent)."""
     place = folder.absolute()

@@ -42,8 +42,7 @@ def evaluate(
     tokenizer: Path | None = None,
     out: Path | None = None,
     console: Console | None = None,
-    options: Options | None = None,
-    **more: Any,
+    **how: Any,
 ) -> EvaluationReport:
     """Evaluate runs, adapters, model folders, Hub models and GGUF files on the same rows, and keep the results.
 
@@ -61,7 +60,7 @@ def evaluate(
     from fastft.quiet import library_output_to
 
     names = [targets] if isinstance(targets, Path | str) else list(targets)
-    options = replace(options or Options(), **more)
+    options = Options(**how)
     console = console or Console(highlight=False)
     found = columns_of(names, base=base, tokenizer=tokenizer)
     folder = _folder(out, found, data)

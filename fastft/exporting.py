@@ -58,7 +58,7 @@ def export(
     with _status(console) as on_progress:
         folders = make_exports(trained, section, log, overwrite=overwrite, on_progress=on_progress)
         if "hub" in section.formats:
-            upload_exports(target, trained, section, on_progress=on_progress, console=console)
+            upload_exports(trained, section, on_progress=on_progress, console=console)
     for folder in folders:
         if console is not None and folder in there and there[folder] == _made(trained.exports)[folder]:
             console.print(f"  kept {folder.name}: made from the same weights before; --overwrite makes it again")

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from fastft.errors import ExportError
-
-_PATIENCE = 100  # tenths of a second that a lock is waited for
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,26 +35,6 @@ def folder_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below `folder`, by its path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a lock on `folder`, which ends with this process however it ends. Waits a little for one who holds it.
-
-    Raises ExportError if another process keeps it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        for _ in range(_PATIENCE):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.1)
-        else:
-            raise ExportError(f"Another process is exporting into {folder}", hint="Wait for it, or end it.")
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def is_alive(pid: int) -> bool:

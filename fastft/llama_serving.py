@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastft.errors import ModelError, RecipeError
+from fastft.device import free_memory
+from fastft.errors import ModelError
 from fastft.llama_server import parameters, start
 from fastft.llamacpp import GGUFModel, threads_for
-from fastft.serving import Place
+from fastft.serving import Place, require_trained_for
 
 _SLOTS = 4  # requests answered at once; they share the context
 _ALL_SET = (
@@ -110,13 +111,9 @@ def _greedy(sampling: Any) -> None:
 def _context(path: Path, metadata: dict[str, str], trained: int, asked: int | None) -> int:
     """Tokens: as asked, otherwise the model's own, or as many as memory holds keys and values for."""
     if asked is not None:
-        if asked > trained:
-            raise RecipeError(
-                f"--n-ctx is {asked}, and {path} was trained for {trained} tokens",
-                hint="Beyond those it answers nonsense. Leave --n-ctx out for all of them.",
-            )
+        require_trained_for(asked, trained, path)
         return asked
-    room = int(_CACHE_SHARE * max(_free_memory() - path.stat().st_size, 0)) // _bytes_a_token(metadata)
+    room = int(_CACHE_SHARE * max(free_memory() - path.stat().st_size, 0)) // _bytes_a_token(metadata)
     return min(trained, max(room // 256 * 256, _LEAST))
 
 
@@ -130,14 +127,6 @@ def _bytes_a_token(metadata: dict[str, str]) -> int:
     width = number("embedding_length", 1) // heads
     lengths = number("attention.key_length", width) + number("attention.value_length", width)
     return max(2 * number("block_count", 1) * number("attention.head_count_kv", heads) * lengths, 1)
-
-
-def _free_memory() -> int:
-    import psutil
-
-    from fastft.device import find_device
-
-    return min(psutil.virtual_memory().available, find_device().host_memory)
 
 
 if __name__ == "__main__":

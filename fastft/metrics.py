@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,9 @@ def _bleu(wanted: Sequence[str]) -> Any:
     return BLEU(tokenize="zh" if letters and han / letters > _MOSTLY else None)
 
 
-def find_bert_scorer(
-    model: Path | str | None, cached: Callable[[str], Path | None] | None = None
-) -> tuple[BertScorer | None, str]:
+def find_bert_scorer(model: Path | str | None) -> tuple[BertScorer | None, str]:
     """(the scorer or None, why there is none). `model` is a folder or a Hub id in the local cache; None means the
-    library's own choice, if it is there: nothing is ever downloaded. `cached` finds a Hub id's folder.
+    library's own choice, if it is there: nothing is ever downloaded.
 
     Raises RecipeError if a model was named and the package or the model isn't there.
     """
@@ -145,7 +143,7 @@ def find_bert_scorer(
         if model is None:
             return None, "bert-score is not installed"
         raise RecipeError("BERTScore needs the package bert-score", hint="Install it: uv sync --extra eval")
-    folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else (cached or _in_hub_cache)(name)
+    folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else _in_hub_cache(name)
     if folder is None or not (folder / "config.json").is_file():
         if model is None:
             return None, f"its model {name} is not on this machine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +43,8 @@ def _refuse_unknown_type(config: dict[str, Any], folder: Path) -> None:
     assert package is not None
     assert package.submodule_search_locations
     table = Path(package.submodule_search_locations[0]) / "models" / "auto" / "auto_mappings.py"
+    if not table.is_file():  # another version may keep it elsewhere; loading the model will tell then
+        return
     known = table.read_text(encoding="utf-8")
     if kind is not None and f'("{kind}", ' not in known and kind not in _OLD_TYPES:
         raise ModelError(
@@ -104,6 +107,10 @@ def _layer_faults(recipe: Recipe, config: dict[str, Any], modules: Sequence[str]
         return
     linear = [module for module in modules if not module.endswith("norm")]
     yield from (_absent(recipe, "lora.target_modules", name, linear) for name in targets if not _is_there(name, linear))
+    pattern = lora.target_modules if isinstance(lora.target_modules, str) else "auto"
+    if pattern not in ("auto", "all-linear") and not any(re.fullmatch(pattern, module) for module in linear):
+        expected = f"a pattern that matches whole names, such as {linear[-1]}"
+        yield recipe.fault("lora.target_modules", f'found "{pattern}", which matches none of the layers', expected)
     saved = (name for name in lora.modules_to_save or () if not _is_there(name, modules))
     yield from (_absent(recipe, "lora.modules_to_save", name, modules) for name in saved)
 

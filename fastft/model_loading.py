@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastft.device import free_memory
 from fastft.errors import ModelError
 from fastft.model_files import read_text_config
 
@@ -28,20 +29,8 @@ def placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:
         if free > 1.25 * needed[candidate]:
             return candidate, "cuda"
     if dtype is None:
-        dtype = "float32" if 1.25 * needed["float32"] < _available_memory() else "bfloat16"
+        dtype = "float32" if 1.25 * needed["float32"] < free_memory() else "bfloat16"
     return dtype, "cpu"
-
-
-def _available_memory() -> int:
-    """Bytes of memory free for use now; where the system doesn't tell, all of it."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    from fastft.device import find_device
-
-    return find_device().host_memory
 
 
 def load_weights(folder: Path, dtype: torch.dtype) -> Any:
@@ -85,11 +74,11 @@ def with_adapter(model: Any, adapter: Path) -> Any:
         adapted = PeftModel.from_pretrained(model, str(adapter))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"The adapter in {adapter} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
-    _check_all_found(adapted, adapter)
+    check_all_found(adapted, adapter)
     return adapted
 
 
-def _check_all_found(adapted: Any, adapter: Path) -> None:
+def check_all_found(adapted: Any, adapter: Path) -> None:
     """PEFT only warns of weights that have no place in the model, and leaves the places without weights at zero."""
     from safetensors import safe_open
 

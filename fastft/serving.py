@@ -128,6 +128,15 @@ def served_name(model: ModelTarget) -> str:
     return path.stem if model.gguf is not None else path.absolute().name
 
 
+def require_trained_for(n_ctx: int, trained: int, model: Path) -> None:
+    """Raises RecipeError for a context of more tokens than `model` was trained for."""
+    if n_ctx > trained:
+        raise RecipeError(
+            f"--n-ctx is {n_ctx}, and {model} was trained for {trained} tokens",
+            hint="Beyond those it answers nonsense. Leave --n-ctx out for all of them.",
+        )
+
+
 def _key(variable: str | None) -> tuple[str, str | None]:
     """(name of the variable, the key in it). Only a variable that was asked for has to be set."""
     key = os.environ.get(variable or KEY_VARIABLE, "").strip()

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fastft.errors import FastftError, ModelError, VerificationError
 from fastft.exporters.source import Trained
+from fastft.exporters.workbench import MERGED
 from fastft.files import write_json
 from fastft.proof.result import Check, Verification
 from fastft.quiet import library_output_to
@@ -22,8 +23,6 @@ from fastft.run import Run
 
 if TYPE_CHECKING:
     from fastft.proof.reference import Reference
-
-MERGED = "merged_16bit"
 
 SAMPLES = 50  # held-out conversations compared
 
@@ -50,28 +49,33 @@ def verify_export(run_dir: Path, name: str, *, samples: int = SAMPLES) -> Verifi
 
 def verify_run(run_dir: Path, *, samples: int = SAMPLES) -> list[Verification]:
     """Verify every export of a run, the merged model first. Raises ModelError if there is none."""
-    return _verify_all(Trained.of_run(Run.open(run_dir)), samples, f"fastft export {run_dir} --format gguf")
+    trained = Trained.of_run(Run.open(run_dir))
+    return [verify_one(trained, name, samples=samples) for name in _require_names(trained.exports, run_dir)]
 
 
-def _verify_all(trained: Trained, samples: int, how_to_make: str) -> list[Verification]:
-    names = export_names(trained.exports)
+def _require_names(exports: Path, target: object) -> list[str]:
+    names = export_names(exports)
     if not names:
-        raise ModelError(f"There are no exports in {trained.exports}", hint=f"Make one: {how_to_make}")
-    return [verify_one(trained, name, samples=samples) for name in names]
+        hint = f"Make one: fastft export {target} --format gguf"
+        raise ModelError(f"There are no exports in {exports}", hint=hint)
+    return names
 
 
 def export_names(exports: Path) -> list[str]:
     """Names of the exports in a folder, in the order to verify them in."""
     folders = [path.name for path in exports.glob("*") if path.is_dir() and _known(path.name)]
-    return sorted(folders, key=lambda name: (name != MERGED, name))
+    return sorted(folders, key=lambda name: (name != MERGED.name, name))
 
 
 def _verify(trained: Trained, folder: Path, kind: str, samples: int, started: float) -> Verification:
+    from fastft.proof.classifier import classifier_checks
     from fastft.proof.files import files_check
     from fastft.proof.reference import reference_for
 
-    reference = reference_for(trained, samples)
-    against, checks = _checks(reference, trained, folder, kind)
+    if trained.source.classifies:
+        against, checks = "the trained reward model", classifier_checks(trained, folder, kind, samples)
+    else:
+        against, checks = _checks(reference_for(trained, samples), trained, folder, kind)
     found = (files_check(folder), *_until_it_breaks(checks))
     return Verification(folder.name, folder, against, found, time.perf_counter() - started)
 
@@ -137,8 +141,9 @@ def verify(target: Run | Path | str, *, console: Console | None = None) -> list[
     differs first if one fails.
     """
     trained, log = trained_at(target)
+    names = _require_names(trained.exports, target)
     with library_output_to(log, console or Console(quiet=True)):
-        verifications = _verify_all(trained, SAMPLES, f"fastft export {target} --format gguf")
+        verifications = [verify_one(trained, name) for name in names]
     if console is not None:
         console.print(*(verification.table() for verification in verifications), sep="\n")
     failed = [verification for verification in verifications if not verification.passed]
@@ -155,7 +160,6 @@ def trained_at(target: Run | Path | str, *, base: str | None = None) -> tuple[Tr
     folder = Path() if isinstance(target, Run) else Path(target).expanduser()
     if not isinstance(target, Run) and (folder / "adapter_config.json").is_file():
         exports = folder.absolute() / "exports"
-        exports.mkdir(exist_ok=True)
         return Trained.of_adapter(folder, exports, base), exports / "export.log"
     run = target if isinstance(target, Run) else Run.open(folder)
     return Trained.of_run(run), run.log_path

@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fastft.errors import ModelError, RecipeError
+from fastft.errors import ModelError
 from fastft.model_files import read_text_config
-from fastft.serving import Place
+from fastft.serving import Place, require_trained_for
 from fastft.targets import ModelTarget
 
 _PATIENCE = 30  # seconds it may take to end
@@ -79,11 +79,8 @@ def arguments(folder: Path, name: str, place: Place, n_ctx: int | None) -> list[
     Raises RecipeError for a context the model was not trained for.
     """
     positions = read_text_config(folder).get("max_position_embeddings")
-    if n_ctx is not None and positions is not None and n_ctx > positions:
-        raise RecipeError(
-            f"--n-ctx is {n_ctx}, and {folder} was trained for {positions} tokens",
-            hint="Leave --n-ctx out for all of them.",
-        )
+    if n_ctx is not None and positions is not None:
+        require_trained_for(n_ctx, positions, folder)
     found = ["serve", str(folder), "--host", place.host, "--port", str(place.port), "--served-model-name", name]
     found += ["--override-generation-config", json.dumps(_GREEDY)]
     return [*found, "--max-model-len", str(n_ctx)] if n_ctx is not None else found

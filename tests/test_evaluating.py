@@ -108,6 +108,10 @@ def test_a_gguf_gets_the_same_numbers_from_the_same_ids(report) -> None:
 def test_answers_scores_and_counts_are_kept(run: Path, report) -> None:
     assert report.folder == run / "eval" / "heldout"
     assert summaries(run)[0].startswith(f"eval/heldout · base loss {report.column('base').loss:.3f}, ")
+    (run / "eval" / "old").mkdir()
+    (run / "eval" / "old" / "results.json").write_text("{}")
+    assert summaries(run)[1] == "eval/old · results.json can't be read"
+    shutil.rmtree(run / "eval" / "old")
     kept = json.loads((report.folder / "results.json").read_text())
     assert kept == report.as_dict()
     rows = [json.loads(line) for line in (report.folder / "generations.jsonl").read_text().splitlines()]

@@ -61,7 +61,8 @@ def test_bertscore_of_a_model_that_is_not_there_is_left_out_or_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("bert_score")
-    scorer, why_not = find_bert_scorer(None, cached=lambda _: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty cache"))
+    scorer, why_not = find_bert_scorer(None)
     assert scorer is None
     assert "roberta-large" in why_not
     for name in (str(tmp_path / "nothing"), "nobody/nothing", "a//b"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,7 +82,10 @@ def test_a_broken_config_is_told(tmp_path: Path) -> None:
         fit_to_model(_recipe(), tmp_path)
 
 
-def test_a_model_type_that_transformers_lacks_is_told(tmp_path: Path) -> None:
+def test_a_model_type_that_transformers_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "foobar"}))
     with pytest.raises(ModelError, match=r"names the model type 'foobar', which transformers [\d.]+ does not know"):
         fit_to_model(_recipe(), tmp_path)
+    elsewhere = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("fastft.model_fit.find_spec", lambda _: elsewhere)
+    fit_to_model(_recipe(), tmp_path)  # a transformers that keeps its table elsewhere

@@ -64,6 +64,21 @@ def test_a_run_holds_all_that_it_should(run: fastft.Run) -> None:
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= adapter
 
 
+def test_the_model_card_is_written_from_the_run(run: fastft.Run) -> None:
+    from fastft.exporters.card import model_card
+    from fastft.exporters.source import Trained
+
+    folders = [run.exports / "merged_16bit"]
+    card = model_card("merged_16bit", "me/parrot", folders, Trained.of_run(run), run.manifest_path)
+    data, after = run.manifest()["data"], run.manifest()["evaluation"]["after"]
+    assert "chats.jsonl (messages): 40 rows, 36 to train on, 4 held out; " in card
+    assert f"{data['train']['tokens']:,} tokens, " in card
+    assert f"| {after['loss']:.4g} |" in card
+    assert "max_steps: 6" in card
+    assert f"torch {run.manifest()['versions']['torch']}" in card
+    assert str(run.directory.parent) not in card  # folders of the machine are nobody's business
+
+
 def test_the_manifest_tells_the_run_and_its_hashes_hold(run: fastft.Run) -> None:
     manifest = run.manifest()
     assert manifest["model"]["model_name"] == "fastft/tiny"

@@ -12,7 +12,7 @@ import pytest
 
 from fastft.base_identity import identify
 from fastft.errors import ModelError
-from fastft.verification import Verification, export_names, verify_export, verify_run
+from fastft.verification import Verification, export_names, verify, verify_export, verify_run
 from tests import small_model
 
 GGUF = "exports/gguf-f16/model-f16.gguf"
@@ -97,6 +97,13 @@ def test_a_run_without_exports_is_an_error(run: Path) -> None:
     shutil.rmtree(run / "exports")
     with pytest.raises(ModelError, match="There are no exports in"):
         verify_run(run)
+
+
+def test_an_adapter_without_exports_is_an_error_and_stays_as_it_is(run: Path) -> None:
+    before = sorted((run / "adapter").iterdir())
+    with pytest.raises(ModelError, match="There are no exports in"):
+        verify(run / "adapter")
+    assert sorted((run / "adapter").iterdir()) == before
 
 
 def test_merged_is_verified_first_and_other_folders_are_left_alone(run: Path) -> None:

@@ -84,7 +84,7 @@ def _gguf_notes(
 
 
 def _about(read: Mapping[str, EvalData]) -> list[str]:
-    """What whoever reads the numbers has to know of the"""
+    """What whoever reads the numbers has to know of the rows that they are of."""
     one = next(iter(read.values()))
     part = one.audit.evaluation
     notes = [*one.audit.warnings]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,33 +119,41 @@ def read_rows(section: DataSection, tokenizer: ChatTokenizer, *, max_length: int
     account = Account()
     converter = Converter(section, account)
     renderer = Renderer(tokenizer, max_length=max_length, train_on=section.train_on, truncation=section.truncation)
-    found = EvalData([], [], [], None)  # pyright: ignore[reportArgumentType]
+    examples: list[Example] = []
+    owner: list[int] = []
+    conversations: list[Conversation] = []
     sources = open_sources(section, section.path, split=section.split)
     for source in sources:
         for rendered in renderer.render_all(converter.conversations(source)):
             account.add(rendered, encode(rendered.conversation))
-            found.owner.extend([len(found.conversations)] * len(rendered.examples))
-            found.examples.extend(rendered.examples)
-            found.conversations.append(rendered.conversation)
+            owner.extend([len(conversations)] * len(rendered.examples))
+            examples.extend(rendered.examples)
+            conversations.append(rendered.conversation)
         converter.refuse_faults(source)
-    if found.examples:
-        account.add_examples(example_columns(found.examples))
-    audit = _audit(account, found, converter, tokenizer, max_length, " + ".join(source.name for source in sources))
+    if examples:
+        account.add_examples(example_columns(examples))
+    name = " + ".join(source.name for source in sources)
+    audit = _audit(account, conversations, converter, tokenizer, max_length, name)
     if not audit.evaluation.supervised:
         raise _nothing(audit)
-    return EvalData(found.examples, found.owner, found.conversations, audit)
+    return EvalData(examples, owner, conversations, audit)
 
 
 def _audit(
-    account: Account, found: EvalData, converter: Converter, tokenizer: ChatTokenizer, max_length: int, source: str
+    account: Account,
+    conversations: Sequence[Conversation],
+    converter: Converter,
+    tokenizer: ChatTokenizer,
+    max_length: int,
+    source: str,
 ) -> Audit:
     import numpy as np
 
-    everything = np.arange(len(found.conversations))
+    everything = np.arange(len(conversations))
     return account.audit(
         everything[:0],
         everything,
-        lambda index: found.conversations[index].place,
+        lambda index: conversations[index].place,
         source=source,
         format=converter.format,
         template_sha256=tokenizer.template_sha256,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from fastft.data.conversation import Example
 from fastft.data.tokenizer import ChatTokenizer
+from fastft.device import free_memory
 from fastft.errors import ModelError
 from fastft.evals.columns import Column
-from fastft.evals.scoring import Score, batches, score_of_rows, scores
+from fastft.evals.scoring import Score, batches, score_of_rows, scores, whole_or_halved
 from fastft.inference import Generation, TextModel
 from fastft.llamacpp import GGUFModel
 from fastft.model_loading import DtypeName, with_adapter
@@ -98,34 +99,18 @@ class TransformersEngine:
         return found
 
     def answers(self, prompts: Sequence[list[int]], limit: int, done: Done) -> list[Generation]:
+        def work(part: Sequence[int]) -> list[Generation]:
+            return self.model.generate_batch([prompts[index] for index in part], limit, self._stops)
+
         lengths = [len(ids) + limit for ids in prompts]
         found: dict[int, Generation] = {}
         for batch in batches(lengths, self.cached_tokens(), _PROMPTS[self._device]):
-            found |= dict(self._whole_or_halved(prompts, batch, limit))
+            found |= dict(whole_or_halved(batch, work))
             done(len(batch))
         return [found[index] for index in range(len(prompts))]
 
     def close(self) -> None:
         self.model.close()
-
-    def _whole_or_halved(
-        self, prompts: Sequence[list[int]], batch: list[int], limit: int
-    ) -> Iterator[tuple[int, Generation]]:
-        from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-        try:
-            given = self.model.generate_batch([prompts[index] for index in batch], limit, self._stops)
-        except RuntimeError as error:
-            if len(batch) == 1 or not should_reduce_batch_size(error):
-                raise
-            given = None
-        if given is not None:
-            yield from zip(batch, given, strict=True)
-            return
-        clear_device_cache(garbage_collection=True)
-        middle = len(batch) // 2
-        yield from self._whole_or_halved(prompts, batch[:middle], limit)
-        yield from self._whole_or_halved(prompts, batch[middle:], limit)
 
     @property
     def _device(self) -> str:
@@ -134,7 +119,7 @@ class TransformersEngine:
     def tokens_a_batch(self) -> int:
         """So many that the logits of all of them take a quarter of the memory that is free."""
         least, most = _TOKENS[self._device]
-        fitting = int(_LOGITS_SHARE * free_memory(self._device)) // (_WORD * self.model.vocabulary)
+        fitting = int(_LOGITS_SHARE * _free_on(self._device)) // (_WORD * self.model.vocabulary)
         return max(least, min(most, fitting))
 
     def prompts_a_batch(self) -> int:
@@ -148,7 +133,7 @@ class TransformersEngine:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         a_token = 2 * config.num_hidden_layers * heads * width * self.model.model.dtype.itemsize
-        return max(1, int(_CACHE_SHARE * free_memory(self._device)) // a_token)
+        return max(1, int(_CACHE_SHARE * _free_on(self._device)) // a_token)
 
 
 class LlamaEngine:
@@ -207,14 +192,11 @@ def require_same_ids(column: Column, tokenizer: ChatTokenizer, examples: Sequenc
     return f"{column.name}: llama.cpp itself would cut {other} of {len(sample)} rows into other tokens"
 
 
-def free_memory(device: str) -> int:
+def _free_on(device: str) -> int:
     """Bytes free for use now on the GPU or in the host's memory."""
-    import psutil
     import torch
 
-    if device == "cuda":
-        cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return torch.cuda.mem_get_info()[0] + cached
-    from fastft.device import find_device
-
-    return min(psutil.virtual_memory().available, find_device().host_memory)
+    if device != "cuda":
+        return free_memory()
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return torch.cuda.mem_get_info()[0] + cached

@@ -221,10 +221,10 @@ def _cells(values: Sequence[float | None], shown: Callable[[float], str], better
 def summaries(directory: Path) -> list[str]:
     """A line for each evaluation kept in a run directory, oldest first: its place, and each model's loss and exactness.
 
-    Results that can't be read are passed over: another version may have written them.
+    Another version may have written results that can't be read; the line then says so.
     """
     found = sorted(directory.glob(f"eval/*/{RESULTS}"), key=lambda path: path.stat().st_mtime)
-    return [line for path in found if (line := _summary(path))]
+    return [_summary(path) for path in found]
 
 
 def _summary(path: Path) -> str:
@@ -237,5 +237,5 @@ def _summary(path: Path) -> str:
             said += [f"{exact:.0%} exact"] if exact is not None else []
             models.append(" ".join([column["name"], ", ".join(said)]).strip())
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return f"eval/{path.parent.name} · {RESULTS} can't be read"
     return f"eval/{path.parent.name} · " + " · ".join(models)

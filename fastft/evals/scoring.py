@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastft.data.conversation import IGNORE, Example
 from fastft.data.store import Examples
@@ -14,6 +14,9 @@ from fastft.data.store import Examples
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 LOGITS_A_CHUNK = 512  # rows of logits that are float32 at once: 0.26 GB with a vocabulary of 128k
 
@@ -43,7 +46,7 @@ def scores(model: Any, examples: Sequence[Example], tokens_a_batch: int) -> Iter
     model.eval()
     stored = Examples.of(examples)
     for batch in batches(stored.lengths(), tokens_a_batch):
-        yield from _whole_or_halved(model, [(index, stored[index]) for index in batch])
+        yield from whole_or_halved(batch, lambda part: _score_batch(model, [stored[index] for index in part]))
 
 
 def batches(lengths: Sequence[int], tokens: int, most: int | None = None) -> Iterator[list[int]]:
@@ -58,22 +61,25 @@ def batches(lengths: Sequence[int], tokens: int, most: int | None = None) -> Ite
         yield batch
 
 
-def _whole_or_halved(model: Any, batch: list[tuple[int, Example]]) -> Iterator[tuple[int, Score]]:
+def whole_or_halved(
+    batch: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]
+) -> Iterator[tuple[Item, Result]]:
+    """(item, what `work` makes of it), all in one go; where memory is too short for that, half of them at a time."""
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
     try:
-        found = _score_batch(model, [example for _, example in batch])
+        found = work(batch)
     except RuntimeError as error:
         if len(batch) == 1 or not should_reduce_batch_size(error):
             raise
         found = None
     if found is not None:
-        yield from zip((index for index, _ in batch), found, strict=True)
+        yield from zip(batch, found, strict=True)
         return
     clear_device_cache(garbage_collection=True)
     middle = len(batch) // 2
-    yield from _whole_or_halved(model, batch[:middle])
-    yield from _whole_or_halved(model, batch[middle:])
+    yield from whole_or_halved(batch[:middle], work)
+    yield from whole_or_halved(batch[middle:], work)
 
 
 def _score_batch(model: Any, batch: Sequence[Example]) -> list[Score]:

@@ -39,8 +39,10 @@ def make_exports(
     ExportError unless `overwrite`. Each is verified if `export.verify`. Raises ExportError, ModelError, and
     VerificationError if an export does not behave as the trained model does (it stays, for looking into).
     """
+    from fastft.exporters.classifier import refuse_text_formats
     from fastft.exporters.process import run_worker
 
+    refuse_text_formats(trained.source, export.formats)
     job = {
         **trained.as_job(),
         "targets": [list(target) for target in _targets(export)],

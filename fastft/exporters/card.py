@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from fastft.data.audit import Audit
 
 if TYPE_CHECKING:
     from fastft.exporters.source import Trained
@@ -71,7 +73,7 @@ def _without_folders(value: Any) -> Any:
 
 def _opening(kind: str, trained: Trained) -> str:
     base = _without_folders(trained.source.model_name)
-    return f"{base}, fine-tuned with [fastft](https://pypi.org/project/fastft/): {_WHAT[kind]}."
+    return f"{base}, fine-tuned with fastft: {_WHAT[kind]}."
 
 
 def _how_to_run(kind: str, repository: str, folders: Sequence[Path]) -> str:
@@ -138,14 +140,7 @@ def _number(value: float | None) -> str:
 
 
 def _data(facts: dict[str, Any]) -> str:
-    return "## Data\n\n" + "\n".join(f"- {line}" for line in _data_lines(facts["data"]))
-
-
-def _data_lines(audit: dict[str, Any]) -> Iterator[str]:
-    for key in ("format", "rows", "examples", "evaluation_examples", "tokens", "supervised_tokens"):
-        value = audit.get(key)
-        if isinstance(value, (int, str)):
-            yield f"{key.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"{key}: {value}"
+    return f"## Data\n\n{Audit.from_dict(facts['data']).summary()}."
 
 
 def _versions(facts: dict[str, Any]) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError, Fault
-from fastft.exporters.gguf import ignored_setting, llama_cpp_sources
+from fastft.exporters.converter import llama_cpp_sources
+from fastft.exporters.gguf import ignored_setting
 from fastft.exporters.pieces import require_convertible_tokenizer
 from fastft.exporters.tensor_types import SCHEMES
 

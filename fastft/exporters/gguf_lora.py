@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError
-from fastft.exporters.gguf import converter_version, llama_cpp_sources
+from fastft.exporters.converter import converter_version, llama_cpp_sources
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fastft.exporters import OnProgress
     from fastft.exporters.source import Trained
     from fastft.recipe.schema import ExportSection
-    from fastft.run import Run
 
 # format: what its repository's name ends with, after export.hub_model_id
 REPOSITORIES = {
@@ -33,7 +32,6 @@ _TOKEN = "Set HF_TOKEN to a token that may write, or run: hf auth login"
 
 
 def upload_exports(
-    target: Run | Path | str,
     trained: Trained,
     section: ExportSection,
     *,
@@ -44,10 +42,7 @@ def upload_exports(
 
     Raises ExportError for an export that isn't there or wasn't proven, for want of a token, and with the Hub's reason.
     """
-    from fastft.run import Run
-
     assert section.hub_model_id is not None  # the recipe's rules see to it
-    run = target if isinstance(target, Run) else Run(Path(target))
     groups = _groups(trained.exports, section)
     _require_token()
     urls = []
@@ -55,7 +50,7 @@ def upload_exports(
         repository = section.hub_model_id + REPOSITORIES[kind]
         if on_progress:
             on_progress(f"upload {repository}", number, len(groups))
-        card = model_card(kind, repository, folders, trained, run.manifest_path)
+        card = model_card(kind, repository, folders, trained, trained.exports.parent / "manifest.json")
         urls.append(_upload(repository, _files(kind, folders), card, private=section.hub_private_repo))
         if console is not None:
             console.print(f"  uploaded {', '.join(folder.name for folder in folders)} to {urls[-1]}", soft_wrap=True)

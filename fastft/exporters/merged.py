@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError
 from fastft.exporters.base_model import Weights, open_weights
+from fastft.exporters.classifier import SCORE, holds_classifier, scoring_config
 from fastft.exporters.lora import Adapter, Change
 from fastft.exporters.weights import FLOATS, TensorSpec, row_blocks, torch_dtype, write_sharded
 from fastft.model_files import read_config
@@ -62,8 +63,10 @@ class _Merge:
         self.weights: Weights = open_weights(base)
         self.config: dict[str, Any] = read_config(base)
         self.changes: dict[str, Change] = dict(adapter.changes) if adapter else {}
-        self.source = {name: name for name in self.weights.specs}  # tensor to write: tensor of the base it starts as
+        # tensor to write: tensor of the base it starts as, None for one the base hasn't
+        self.source: dict[str, str | None] = {name: name for name in self.weights.specs}
         self._refuse_unreadable()
+        self._settle_head()
         self._settle_tied_embeddings()
         self._refuse_homeless()
 
@@ -75,8 +78,19 @@ class _Merge:
         copy_tokenizer(tokenizer, self.base, out)
         write_generation_config(self.base, out)
 
+    def _settle_head(self) -> None:
+        """A reward model has a head for scores, which only the adapter knows, in place of its language head."""
+        if self.adapter is not None and holds_classifier(self.adapter.folder):
+            self.config = scoring_config(self.config, self.adapter.folder)
+            self.source.pop(_HEAD, None)
+            self.source[SCORE] = None
+
     def _spec(self, name: str) -> TensorSpec:
-        stored = self.weights.specs[self.source[name]]
+        origin = self.source[name]
+        if origin is None:
+            assert self.adapter is not None  # only an adapter brings tensors of its own
+            return TensorSpec(self.adapter.shape_of(self.changes[name], ()), _DTYPES[self.dtype])
+        stored = self.weights.specs[origin]
         if stored.dtype not in FLOATS:
             return stored
         change = self.changes.get(name)
@@ -92,10 +106,10 @@ class _Merge:
         self.on_tensor(self.done, len(self.source))
 
     def _rows(self, name: str, rows: slice | None) -> torch.Tensor:
-        change = self.changes.get(name)
+        change, origin = self.changes.get(name), self.source[name]
         if self.adapter and change and rows is not None:
-            return self.adapter.apply(change, rows, lambda: self.weights.read(self.source[name], rows))
-        return self.weights.read(self.source[name], rows)
+            return self.adapter.apply(change, rows, lambda: self.weights.read(str(origin), rows))
+        return self.weights.read(str(origin), rows)
 
     def _settle_tied_embeddings(self) -> None:
         """Where output and input embeddings share a tensor, give the output its own if the adapter parts them.
@@ -138,6 +152,8 @@ class _Merge:
 
     def _refuse_homeless(self) -> None:
         homeless = [key for name, change in self.changes.items() if name not in self.source for key in change.keys]
+        if SCORE in self.source and self.source[SCORE] is None and SCORE not in self.changes:
+            raise ExportError("The adapter is a reward model's and holds no score.weight", hint="Train again.")
         if homeless:
             raise ExportError(
                 f"{len(homeless)} tensors of the adapter have no place in the base model {self.base}, "

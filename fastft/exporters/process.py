@@ -6,11 +6,14 @@ A process of its own gives its memory back, survives a trainer's patched librari
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,32 @@ from fastft import errors
 from fastft.errors import ExportError, FastftError
 
 STAGING = ".partial-"
+_PATIENCE = 100  # tenths of a second that a lock is waited for
 
 
 def staging_folder(exports: Path, pid: int) -> Path:
     """Where the worker `pid` builds what it will rename into place."""
     return exports / f"{STAGING}{pid}"
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a lock on `folder`, which ends with this process however it ends. Waits a little for one who holds it.
+
+    Raises ExportError if another process keeps it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        for _ in range(_PATIENCE):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.1)
+        else:
+            raise ExportError(f"Another process is exporting into {folder}", hint="Wait for it, or end it.")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def run_worker(job: dict[str, Any], log: Path, on_progress: Callable[[str, int, int], None] | None) -> list[Path]:

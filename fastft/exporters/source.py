@@ -30,11 +30,24 @@ class Source:
 
     def base(self) -> BaseModel:
         """Raises ModelError if the base is gone, or isn't the one the adapter was trained on."""
-        from fastft.exporters.base_model import BaseModel, resolve_base
+        from fastft.exporters.base_model import BaseModel
 
         if not self.is_adapter:
             return BaseModel(self.folder, self.model_name, "fully fine-tuned weights")
+        return self.before_training()
+
+    def before_training(self) -> BaseModel:
+        """The 16-bit model that training began with. Raises ModelError as `base`."""
+        from fastft.exporters.base_model import resolve_base
+
         return resolve_base(self.model_name, self.revision, self.trained_on)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a reward model, which gives a score instead of text."""
+        from fastft.exporters.classifier import holds_classifier
+
+        return holds_classifier(self.folder)
 
     def fingerprint(self) -> str:
         """Of the trained files' content: two exports of one fingerprint and dtype hold the same weights.

@@ -88,7 +88,8 @@ class Workbench:
     def bytes_needed(self, targets: list[Target]) -> int:
         """Disk space that making and proving `targets` takes at its peak, from the base's parameter count."""
         parameters = sum(prod(spec.shape) for spec in open_weights(self.base.folder).specs.values())
-        adapter = sum(path.stat().st_size for path in self.source.folder.glob("*")) if self.source.is_adapter else 0
+        files = [path for path in self.source.folder.iterdir() if path.is_file()] if self.source.is_adapter else []
+        adapter = sum(path.stat().st_size for path in files)
         converted = "f16" if self.dtype == "float16" else "bf16"
         return disk_needed(parameters, adapter, targets, converted, merged=self._merged is not None)
 

@@ -22,10 +22,10 @@ from typing import Any
 
 from fastft.errors import ExportError, FastftError, VerificationError
 from fastft.exporters import EXPORTERS
-from fastft.exporters.process import STAGING, staging_folder
+from fastft.exporters.process import STAGING, alone_in, staging_folder
 from fastft.exporters.source import Trained
 from fastft.exporters.workbench import MERGED, Target, Workbench, in_words, require_space
-from fastft.files import alone_in, folder_hashes, is_alive, write_json
+from fastft.files import folder_hashes, is_alive, write_json
 
 _PR_SET_PDEATHSIG = 1
 _OLD = ".old"  # what the folder of an export is called while another takes its place
@@ -34,7 +34,8 @@ _OLD = ".old"  # what the folder of an export is called while another takes its 
 def main() -> int:
     _die_with_parent()
     job = json.load(sys.stdin)
-    events = _take_stdout(Path(sys.argv[1]))
+    log = Path(sys.argv[1])
+    events = _take_stdout(log)
 
     def emit(event: str, **values: Any) -> None:
         events.write(json.dumps({"event": event, **values}) + "\n")
@@ -48,17 +49,17 @@ def main() -> int:
         return 1
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        told = exports.disk_full() if full else _unwritable(error)
+        told = exports.disk_full() if full else _unwritable(error, log)
         emit("error", kind=type(told).__name__, message=told.message, hint=told.hint)
         return 1
     emit("done", paths=[str(path) for path in paths])
     return 0
 
 
-def _unwritable(error: OSError) -> ExportError:
+def _unwritable(error: OSError, log: Path) -> ExportError:
     traceback.print_exc()  # into the log
     place = error.filename or "a file of the export"
-    hint = "Nothing half-written was left; see to it, and export again."
+    hint = f"Nothing half-written was left; see to it, and export again. More is at the end of {log}"
     return ExportError(f"{place}: {error.strerror or error}", hint=hint)
 
 

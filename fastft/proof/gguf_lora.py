@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 from fastft.errors import ModelError
+from fastft.exporters.base_model import open_weights
 from fastft.exporters.process import STAGING
 from fastft.llamacpp import GGUFModel
-from fastft.model_files import read_text_config
 from fastft.proof.checks import behaviour_checks
 from fastft.proof.gguf import LlamaCpp
 from fastft.proof.limits import limits_for
@@ -46,7 +48,14 @@ def _base_gguf(reference: Reference, scratch: Path) -> Path:
     from fastft.exporters.gguf import convert
     from fastft.exporters.merged import copy_model
 
-    dtype = read_text_config(reference.base).get("dtype", "bfloat16")
-    copy_model(reference.base, scratch / "base", dtype, tokenizer=reference.tokenizer.folder)
+    copy_model(reference.base, scratch / "base", stored_dtype(reference.base), tokenizer=reference.tokenizer.folder)
     convert(scratch / "base", scratch / "base.gguf", name="base")
     return scratch / "base.gguf"
+
+
+def stored_dtype(base: Path) -> str:
+    """The type of most of the base's weights, by their files: what config.json calls it depends on its age."""
+    values: Counter[str] = Counter()
+    for spec in open_weights(base).specs.values():
+        values[spec.dtype] += prod(spec.shape)
+    return {"BF16": "bfloat16", "F16": "float16"}.get(values.most_common(1)[0][0], "float32")

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastft.errors import ModelError
+from fastft.exporters.workbench import MERGED
 from fastft.proof.checks import behaviour_checks
 from fastft.proof.limits import limits_for
-from fastft.proof.reference import MERGED, Reference
+from fastft.proof.reference import Reference
 from fastft.proof.result import Check
 from fastft.proof.tokenizers import tokenizer_checks
 from fastft.proof.weights import WeightReport
@@ -24,15 +25,15 @@ def merged_checks(reference: Reference, folder: Path) -> Iterator[Check]:
     merged = reference.merged
     assert merged.weights is not None  # there is a folder
     yield Check("loads", "yes", "yes", True)
-    yield from _weight_checks(merged.weights)
+    yield from weight_checks(merged.weights)
     yield from tokenizer_checks(reference, folder)
-    limits = limits_for(MERGED, reference_dtype=reference.trained.dtype)
+    limits = limits_for(MERGED.name, reference_dtype=reference.trained.dtype)
     yield from behaviour_checks(
         reference.probes, reference.tokenizer, reference.trained, merged.measured, merged.comparison, limits
     )
 
 
-def _weight_checks(weights: WeightReport) -> Iterator[Check]:
+def weight_checks(weights: WeightReport) -> Iterator[Check]:
     changed = bool(weights.changed)
     yield Check(
         "weights changed",
@@ -43,9 +44,10 @@ def _weight_checks(weights: WeightReport) -> Iterator[Check]:
     )
     right = weights.worst_share <= _WRONG_SHARE and not weights.absent
     detail = f"the folder lacks {weights.absent[0]}" if weights.absent else weights.worst
+    unnamed = f"; not compared, as no file names them: {weights.unnamed}" if weights.unnamed else ""
     yield Check(
         "weights merged",
-        f"{weights.worst_share:.2%} of a tensor's values are not base + adapter",
+        f"{weights.worst_share:.2%} of a tensor's values are not base + adapter{unnamed}",
         f"{_WRONG_SHARE:.1%}",
         right,
         "" if right else detail,

@@ -21,7 +21,7 @@ def _user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-_BUILT_IN: dict[str, list[dict[str, Any]]] = {
+BUILT_IN: dict[str, list[dict[str, Any]]] = {
     "plain": [_user("Hello! Who are you?")],
     "system turn": [_SYSTEM, _user("What is the capital of France?")],
     "several turns": [
@@ -101,14 +101,16 @@ def _held_out(path: Path | None, tokenizer: ChatTokenizer, samples: int) -> Iter
         row = json.loads(line)
         messages = row["messages"]
         last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
-        if taken < samples and last > 0:
-            taken += 1
-            yield _probe(f"held-out {number}", messages[:last], messages[last], row.get("tools"), tokenizer)
+        if taken >= samples or not (last > 0 or messages[-1]["role"] == "user"):
+            continue
+        taken += 1  # rows of methods that write the answers themselves are prompts alone
+        prompt, answer = (messages[:last], messages[last]) if last > 0 else (messages, None)
+        yield _probe(f"held-out {number}", prompt, answer, row.get("tools"), tokenizer)
 
 
 def _built_in(tokenizer: ChatTokenizer) -> Iterator[Probe]:
     tools = [_TOOL]
-    asked = [*((name, turns, None) for name, turns in _BUILT_IN.items())]
+    asked = [*((name, turns, None) for name, turns in BUILT_IN.items())]
     asked += [(name, turns, tools) for name, turns in _WITH_TOOLS.items() if _writes(tools, turns, tokenizer)]
     for name, messages, given in asked:
         try:

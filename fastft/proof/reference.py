@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ModelError
+from fastft.exporters.workbench import MERGED
 from fastft.inference import Generation, TextModel
 from fastft.model_files import read_text_config
 from fastft.proof.limits import limits_for
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from fastft.exporters.source import Trained
     from fastft.model_loading import DtypeName
 
-MERGED = "merged_16bit"
 _MORE = 256  # positions beyond a prompt, of a model that does not say how many it has
 
 
@@ -72,12 +72,12 @@ def _reference(trained: Trained, samples: int) -> Reference:
     probes = load_probes(trained.heldout, tokenizer, samples, positions)
     measured, merged = _measure_trained(trained, base, probes, tokenizer)
     if isinstance(merged, WeightReport):
-        merged = _measure_folder(trained.exports / MERGED, probes, tokenizer, measured, merged)
+        merged = _measure_folder(trained.exports / MERGED.name, probes, tokenizer, measured, merged)
     return Reference(tokenizer, probes, base, measured, merged)
 
 
 def _signature(trained: Trained) -> tuple[Any, ...]:
-    folders = (trained.source.folder, trained.exports / MERGED)
+    folders = (trained.source.folder, trained.exports / MERGED.name)
     files = [path for folder in folders for path in sorted(folder.glob("*")) if path.name != "verification.json"]
     files += [trained.heldout] if trained.heldout else []
     stats = [(str(path), path.stat()) for path in files if path.is_file()]
@@ -89,12 +89,12 @@ def _measure_trained(
 ) -> tuple[Measured, Merged | WeightReport | ModelError]:
     """The trained model, and while it is loaded what of the merged one needs it."""
     model = TextModel.load(base, trained.source.folder if trained.source.is_adapter else None)
-    merged_folder = trained.exports / MERGED
+    merged_folder = trained.exports / MERGED.name
     stops = trained_stops(tokenizer)
     try:
         measured = measure_reference(Transformers(model, stops), probes, tokenizer, dtype=model.dtype)
         if merged_folder.is_dir():
-            return measured, _weights(model, base, merged_folder)
+            return measured, _weights(model, trained.source.before_training().folder, merged_folder)
         model.merge(_merged_dtype(trained.exports))
         comparison = _comparison(measured)
         engine = Transformers(model, stops)
@@ -138,7 +138,7 @@ def _measure_folder(
 
 
 def _comparison(trained: Measured) -> Comparison:
-    return Comparison(tie=limits_for(MERGED, reference_dtype=trained.dtype).tie)
+    return Comparison(tie=limits_for(MERGED.name, reference_dtype=trained.dtype).tie)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class WeightReport:
     worst_share: float = 0.0
     worst: str = ""  # what differs first in the worst tensor
     absent: list[str] = field(default_factory=list)  # tensors of the model that the folder lacks
+    unnamed: int = 0  # tensors that the base's files lack too: they are called otherwise there, and not compared
 
 
 def compare_weights(trained: TextModel, base: Weights, merged: Path) -> WeightReport:
@@ -47,8 +48,9 @@ def compare_weights(trained: TextModel, base: Weights, merged: Path) -> WeightRe
     report = WeightReport()
     stored = _Stored(merged)
     for name, expected in _as_stored(trained.merged_weights(), stored.files):
-        if name not in stored.files:  # where the base has no such name either, files call it otherwise than the model
+        if name not in stored.files:
             report.absent += [name] if name in base.specs else []
+            report.unnamed += name not in base.specs
             continue
         found = stored.read(name)
         report.compared += 1

@@ -52,7 +52,7 @@ SHAPES = {
 
 def write_gguf(path: Path, shape: Shape, seed: int = 0) -> None:
     """A file llama-quantize accepts, with normally distributed weights (one expert of all zeros among them)."""
-    from fastft.exporters.gguf import import_llama_cpp
+    from fastft.exporters.converter import import_llama_cpp
 
     gguf = import_llama_cpp("gguf")
     writer = gguf.GGUFWriter(path, shape.architecture)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastft.exporters.gguf import converter_version, llama_cpp_sources
+from fastft.exporters.converter import converter_version, llama_cpp_sources
 
 # The C files, ggml's quantiser among them, as a release has them; the C++ around it need not be fast.
 # Without the machine's own instructions, as in the prebuilt library: fused multiply-add would round otherwise.

@@ -165,7 +165,7 @@ def test_what_was_not_proven_is_not_uploaded(hub: Hub, adapter: Path) -> None:
 
     section = ExportSection.model_validate({"formats": ["adapter", "hub"], "hub_model_id": "me/parrot"})
     with pytest.raises(ExportError, match="adapter can't be uploaded: it was not proven"):
-        upload_exports(adapter, trained_at(adapter)[0], section)
+        upload_exports(trained_at(adapter)[0], section)
     proof.write_text(content)
     assert hub.repositories == {}
     assert sha256_of(adapter / "exports" / "adapter" / "adapter_model.safetensors") == before

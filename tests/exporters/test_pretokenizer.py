@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastft.errors import ExportError
-from fastft.exporters.gguf import import_llama_cpp
+from fastft.exporters.converter import import_llama_cpp
 from fastft.exporters.pretokenizer import _RULES, is_byte_level_bpe, pretokenizer_name, read_tokenizer_json
 from fastft.llamacpp import GGUFModel
 

@@ -57,6 +57,16 @@ def test_every_kind_of_export_is_proven(exported: Path, name: str) -> None:
     assert "held-out tokens" in values["perplexity"]
 
 
+def test_the_base_s_type_is_read_from_its_weights(base: Path, tmp_path: Path) -> None:
+    """Configs of older transformers call it torch_dtype."""
+    from fastft.exporters.merged import copy_model
+    from fastft.proof.gguf_lora import stored_dtype
+
+    copy_model(base, tmp_path / "half", "float16")
+    small_model.edit_json(tmp_path / "half" / "config.json", dtype="bfloat16")
+    assert stored_dtype(tmp_path / "half") == "float16"
+
+
 def _edit_tensors(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], object]:
     def edit(exports: Path) -> None:
         from safetensors.torch import load_file, save_file
