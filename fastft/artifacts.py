@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.files import folder_hashes, sha256_of, write_json, write_text
+from fastft.lora_start import relate_to_base
+from fastft.model_files import TINY
 from fastft.run import Run
+from fastft.stages import lineage
 
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
     from fastft.data.conversation import Conversation
     from fastft.data.tokenizer import ChatTokenizer
     from fastft.evaluation import Evaluation
-    from fastft.recipe.schema import ModelSection
+    from fastft.recipe.schema import ModelSection, Recipe
 
 _PACKAGES = (
     "fastft",
@@ -48,10 +51,11 @@ _TOKENIZER_FILES = (
 def write_heldout(run: Run, conversations: Sequence[Conversation]) -> None:
     """The held-out conversations, a line each, so that exports can be verified from the run directory alone.
 
-    Of a preference pair that is the prompt with the chosen answer.
+    Of a preference pair that is the prompt with the chosen answer; `rejected` has it with the other one.
     """
     rows = [
         {"messages": [*c.as_dicts(), *(message.as_dict() for message in c.chosen)]}
+        | ({"rejected": [*c.as_dicts(), *(message.as_dict() for message in c.rejected)]} if c.rejected else {})
         | ({"tools": list(c.tools)} if c.tools else {})
         for c in conversations
     ]
@@ -66,6 +70,7 @@ def save_trained(run: Run, checked: CheckReport, trainer: Any, before: Evaluatio
     shutil.rmtree(partial, ignore_errors=True)
     adapters = {"selected_adapters": ["default"]} if checked.recipe.lora is not None else {}
     trainer.model.save_pretrained(str(partial), **adapters)
+    relate_to_base(partial, run.initial_adapter)
     _name_base(partial, checked.recipe.model.model_name)
     save_tokenizer(checked.tokenizer, partial)
     _tidy(partial)
@@ -85,7 +90,8 @@ def _tidy(folder: Path) -> None:
 def _name_base(adapter: Path, model_name: str) -> None:
     """Say the recipe's name of the base, not the folder it lay in on this machine."""
     path = adapter / "adapter_config.json"
-    if not path.is_file() or "/" not in model_name or Path(model_name).is_dir():
+    local = Path(model_name).is_dir() and model_name != TINY  # fastft/tiny is a folder, too, seen from a checkout
+    if not path.is_file() or "/" not in model_name or local:
         return
     config = json.loads(path.read_text(encoding="utf-8"))
     if Path(config["base_model_name_or_path"]).is_dir():
@@ -127,6 +133,7 @@ def _manifest(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": _model_facts(recipe.model, base),
         "method": recipe.method,
+        "lineage": lineage(run.name, recipe.method, _parents(recipe)),
         "versions": {package: version(package) for package in _PACKAGES},
         "device": checked.device.as_dict(),
         "seeds": {
@@ -141,6 +148,14 @@ def _manifest(
         "evaluation": {"before": _summary(before), "after": _summary(after)},
         "files": _hashes(run, trained),
     }
+
+
+def _parents(recipe: Recipe) -> dict[str, str]:
+    """What the run started from, by its role."""
+    adapter = recipe.lora.adapter_name_or_path if recipe.lora else None
+    found = {"model": recipe.model.model_name} | ({"adapter": adapter} if adapter else {})
+    rewards = [reward.run for reward in recipe.rewards if reward.run]
+    return found | {f"reward {number}": run for number, run in enumerate(rewards, start=1)}
 
 
 def _model_facts(model: ModelSection, base: Mapping[str, Any]) -> dict[str, Any]:

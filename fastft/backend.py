@@ -37,6 +37,7 @@ def _quieten_libraries() -> None:
     # steps of a small model several times slower; a short spin keeps the speed alone and loses little beside others.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # that ORPO and CPO may change is for us to follow
     # Unsloth writes its compiled trainers into the current folder unless told otherwise.
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fastft" / "unsloth_compiled"
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache))
@@ -83,16 +84,64 @@ def answering(model: Any) -> Iterator[None]:
     import torch
 
     config = model.config.get_text_config()
-    if getattr(config, "output_router_logits", False):
+    router = getattr(config, "output_router_logits", False)
+    if router:
         config.output_router_logits = False
     half = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
     whole = any(p.dtype == torch.float32 and "lora_" not in name for name, p in trainable_parameters(model))
     with torch.autocast(model.device.type, dtype=half, enabled=half is not None and whole):
         yield
+    if router:  # answers may be asked for in the midst of training
+        config.output_router_logits = router
 
 
 def trainable_parameters(model: Any) -> Iterator[tuple[str, Any]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def classifier_options(classifies: bool) -> dict[str, Any]:
+    """What FastLanguageModel takes for a model with one score as its output; its CPU backend doesn't know it."""
+    return {"num_labels": 1} if classifies and not uses_cpu_backend() else {}
+
+
+def as_classifier(loaded: Any, seed: int) -> Any:
+    """The model with a score in place of its language head, its layers left as Unsloth loaded them.
+
+    `seed` is that of the new head.
+
+    On a GPU Unsloth does this itself. Its CPU backend loads causal language models only, and its get_peft_model asks
+    for their `prepare_inputs_for_generation`. Goes when unsloth_zoo/cpu/loader.py takes num_labels.
+    """
+    if not uses_cpu_backend():
+        return loaded
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    loaded.config.num_labels = 1
+    with torch.device("meta"):
+        classifier: Any = AutoModelForSequenceClassification.from_config(loaded.config)
+    setattr(classifier, classifier.base_model_prefix, getattr(loaded, loaded.base_model_prefix))
+    classifier.score = torch.nn.Linear(loaded.config.hidden_size, 1, bias=False, dtype=loaded.dtype)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        torch.nn.init.normal_(classifier.score.weight, std=loaded.config.initializer_range)
+    for name in ("is_quantized", "quantization_method", "hf_quantizer", "is_loaded_in_4bit", "max_seq_length"):
+        if hasattr(loaded, name):
+            setattr(classifier, name, getattr(loaded, name))
+    classifier.prepare_inputs_for_generation = loaded.prepare_inputs_for_generation
+    return classifier
+
+
+def lora_of_classifier(options: dict[str, Any]) -> dict[str, Any]:
+    """get_peft_model's arguments for a classifier: on the CPU its head has to be named, Unsloth's GPU path knows it."""
+    if not uses_cpu_backend():
+        return options
+    return {**options, "modules_to_save": [*(options.get("modules_to_save") or ()), "score"]}
+
+
+def mark_as_classifier(peft_model: Any) -> None:
+    """In the adapter's own config, so that PEFT loads it onto a classifier again."""
+    peft_model.peft_config["default"].task_type = "SEQ_CLS"
 
 
 def pack_on_cpu(trainer: Any, max_length: int, strategy: str) -> None:
@@ -111,6 +160,24 @@ def pack_on_cpu(trainer: Any, max_length: int, strategy: str) -> None:
     )
     # Trainer drops the columns that forward() doesn't know; the collator needs seq_lengths.
     trainer.args.remove_unused_columns = False
+
+
+def order_by_epoch(sampler: Any) -> Any:
+    """Let TRL's RepeatSampler say, as transformers asks it to, in which order an epoch sees the prompts.
+
+    It draws an order an epoch from a generator of its own, which no checkpoint keeps: a run resumed in its second epoch
+    would see the first one's order again. Goes when trl.trainer.utils.RepeatSampler has a set_epoch.
+    """
+    import torch
+
+    def set_epoch(epoch: int) -> None:
+        sampler.generator.manual_seed(sampler.seed)
+        for _ in range(epoch):
+            torch.randperm(sampler.num_samples, generator=sampler.generator)
+
+    if sampler is not None and sampler.shuffle:
+        sampler.set_epoch = set_epoch
+    return sampler
 
 
 def uses_cpu_backend() -> bool:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.device import Device, find_device, free_disk
-from fastft.errors import ExportError, Fault, RecipeError
+from fastft.errors import ExportError, Fault, ModelError, RecipeError
+from fastft.lora_start import fit_to_adapter
 from fastft.model_files import read_config, read_text_config, resolve_model
 from fastft.model_fit import fit_to_model
 from fastft.plan import Plan, make_plan, read_shape
 from fastft.recipe.load import load_recipe
+from fastft.rewards.prompts import require_prompts
+from fastft.trackers import login_warnings
 from fastft.trainers import find_method
 from fastft.trainers.defaults import choose_defaults
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from fastft.trainers.method import Default, Method
 
 _MANY_PASSES = 50
+_WHOLE_TEXTS = {"format": "text", "train_on": "all", "truncation": "split_turns"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +55,56 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
     Raises RecipeError, DatasetError or ModelError with every fault of that stage.
     """
     from fastft.data.prepare import prepare_data
-    from fastft.data.tokenizer import ChatTokenizer
 
     recipe = load_recipe(source, overrides)
-    method = find_method(recipe.method)
+    method = _as_packed(find_method(recipe.method), recipe.training)
     folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
-    recipe = fit_to_model(recipe, folder)
-    tokenizer = ChatTokenizer.load(folder, recipe.data.chat_template)
+    recipe = fit_to_adapter(fit_to_model(recipe, folder))
+    tokenizer = _tokenizer(recipe, method, folder)
     max_length = _longest(recipe, method)
     seed = int(recipe.training.get("seed", 3407))
-    data = prepare_data(recipe.data, tokenizer, max_length=max_length, seed=seed, kind=method.kind)
+    learned = recipe.data.model_copy(update=_WHOLE_TEXTS) if method.texts else recipe.data
+    data = prepare_data(learned, tokenizer, max_length=max_length, seed=seed, kind=method.kind)
     device = find_device()
-    given, unpacked = _honoured(recipe.training, folder)
+    given, unpacked = _honoured(_packed_by_default(recipe.training, method), folder)
     defaults, arguments, plan = _plan(recipe, method, given, read_shape(folder), data, max_length, device)
+    require_prompts(recipe, data, arguments)
     _refuse_impossible_exports(recipe, folder)
     warnings = (
         *data.audit.warnings,
+        *_loading_warnings(recipe, device),
         *unpacked,
+        *(method.warns(data, arguments) if method.warns else ()),
         *_schedule_warnings(arguments, plan),
         *_room_warnings(plan, device, Path(recipe.output_dir), recipe),
         *_hub_warnings(recipe),
+        *login_warnings(recipe.training.get("report_to")),
     )
     return CheckReport(recipe, tokenizer, data, defaults, arguments, plan, device, warnings)
+
+
+def _tokenizer(recipe: Recipe, method: Method, folder: Path) -> ChatTokenizer:
+    """A base model without a chat template can learn texts; asked something, it continues a plain transcript."""
+    from fastft.data.tokenizer import ChatTokenizer
+
+    try:
+        return ChatTokenizer.load(folder, recipe.data.chat_template)
+    except ModelError:
+        if not method.texts or recipe.data.chat_template is not None:
+            raise
+        return ChatTokenizer.load(folder, "plain")
+
+
+def _as_packed(method: Method, training: Mapping[str, Any]) -> Method:
+    """Without what a method would choose for packing, where the recipe wants none."""
+    if training.get("packing") is not False:
+        return method
+    return replace(method, defaults=tuple(d for d in method.defaults if not d.key.startswith("packing")))
+
+
+def _packed_by_default(training: Mapping[str, Any], method: Method) -> Mapping[str, Any]:
+    """With the packing that a method wants otherwise than supervised fine-tuning."""
+    return {**{d.key: d.value for d in method.defaults if d.key.startswith("packing")}, **training}
 
 
 def _honoured(training: Mapping[str, Any], folder: Path) -> tuple[Mapping[str, Any], list[str]]:
@@ -83,7 +115,8 @@ def _honoured(training: Mapping[str, Any], folder: Path) -> tuple[Mapping[str, A
     from fastft.data.packing import why_not_packed
 
     kind = read_text_config(folder).get("model_type", "")
-    reason = why_not_packed(kind) if training.get("packing") else None
+    apart = training.get("packing_strategy") != "wrapped"  # which lets documents see those before them, anyhow
+    reason = why_not_packed(kind) if training.get("packing") and apart else None
     if reason is None:
         return training, []
     rest = {key: value for key, value in training.items() if not key.startswith("packing")}
@@ -116,10 +149,11 @@ def _plan(
     max_length: int,
     device: Device,
 ) -> tuple[tuple[Default, ...], dict[str, Any], Plan]:
-    from fastft.data.packing import pack_lengths
+    from fastft.data.packing import pack_lengths, wrap_lengths
 
     lengths = data.train.lengths()
-    packs = pack_lengths(lengths, max_length, data.audit.train.supervised) if given.get("packing") else None
+    packed = wrap_lengths if given.get("packing_strategy") == "wrapped" else pack_lengths
+    packs = packed(lengths, max_length, data.audit.train.supervised) if given.get("packing") else None
     examples = len(data.train) // method.sequences
     sequences = packs.sequences if packs else examples
     defaults = choose_defaults(
@@ -158,6 +192,12 @@ def _refuse_impossible_exports(recipe: Recipe, folder: Path) -> None:
         faults = [Fault("export", error.message, "", error.hint)]
     if faults:
         raise RecipeError(f"{recipe.source or 'recipe'}: the exports asked for can't be made", faults=faults)
+
+
+def _loading_warnings(recipe: Recipe, device: Device) -> list[str]:
+    if not (recipe.model.load_in_8bit and device.is_cpu):
+        return []
+    return ["model.load_in_8bit can't be honoured on the CPU: Unsloth loads the base in 16 bits there, not in 8 bits"]
 
 
 def _schedule_warnings(arguments: Mapping[str, Any], plan: Plan) -> list[str]:

@@ -12,18 +12,28 @@ TINY = "fastft/tiny"
 _CONFIG_IS = "It is the model's configuration, a JSON file."
 _SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "*.txt"]
 _WEIGHTS = ["*.safetensors"]
+_RUNS = "runs/"  # where runs go by default; nobody's name on the Hub, so it needn't be asked
 
 
 def resolve_model(model_name: str, revision: str | None = None, *, weights: bool) -> Path:
     """A local folder with the model's files; of a Hub model only the small ones unless `weights`.
 
-    Raises ModelError if the model can't be found, with the Hub's own reason.
+    A run directory stands for the model that was trained there. Raises ModelError if the model can't be found, with
+    the Hub's own reason.
     """
     if model_name == TINY:
         return Path(__file__).parent / "tiny" / "model"
     folder = Path(model_name).expanduser()
     if folder.is_dir():
-        return _checked(folder.resolve())
+        from fastft.stages import stage_at, stage_folder
+
+        run = stage_at(folder)
+        return stage_folder(run, weights=weights) if run is not None else _checked(folder.resolve())
+    if model_name.startswith(_RUNS):
+        raise ModelError(
+            f"model.model_name: there is no run {model_name} yet",
+            hint="It is the stage before this one: train that first. Looked beside the recipe and in this folder.",
+        )
     if model_name.startswith((".", "/", "~")) or model_name.count("/") != 1:
         raise ModelError(
             f"model.model_name: there is no folder {model_name}",

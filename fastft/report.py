@@ -51,7 +51,7 @@ def check_report(checked: CheckReport) -> RenderableType:
     bits = "4 bits" if recipe.model.load_in_4bit and not recipe.model.full_finetuning else "16 bits"
     size = f"{plan.parameters / 1e6:,.1f} M parameters in {bits}" if plan.parameters else "unknown size"
     facts = [
-        ("model", f"{recipe.model.model_name} · {size} · {plan.trainable / 1e6:,.2f} M trained"),
+        ("model", f"{_named(recipe.model.model_name)} · {size} · {plan.trainable / 1e6:,.2f} M trained"),
         ("data", audit.summary()),
         ("plan", f"{_steps(checked)} · about {plan.memory / 1e9:.1f} GB at the peak on {_device(checked)}"),
     ]
@@ -60,6 +60,14 @@ def check_report(checked: CheckReport) -> RenderableType:
         parts.append(_defaults(checked))
     parts.extend(Text(f"! {warning}", style="yellow") for warning in checked.warnings)
     return Group(*parts)
+
+
+def _named(model_name: str) -> str:
+    """A run that is trained on is named as short as other places, with the method it was trained by."""
+    if not (Path(model_name) / "manifest.json").is_file():
+        return model_name
+    run = Run(Path(model_name))
+    return f"{_short(run.directory)} (a run of {run.manifest()['method']})"
 
 
 def _steps(checked: CheckReport) -> str:
@@ -125,8 +133,15 @@ def closing(directory: Path) -> RenderableType:
     facts = [("run" if (directory / "recipe.yaml").is_file() else "adapter", _short(directory))]
     facts += [("export", f"{_short(folder)} · {_verdict(folder)}") for folder in exports]
     facts += [("eval", line) for line in summaries(directory)]
-    facts.append(("next", f"fastft chat {_short(directory)}"))
+    facts.append(("next", _next(directory)))
     return _facts(facts)
+
+
+def _next(directory: Path) -> str:
+    run = Run(directory)
+    if run.finished and run.manifest()["method"] == "reward":
+        return f"judge answers: method grpo with rewards: [{{run: {_short(directory)}}}]"
+    return f"fastft chat {_short(directory)}"
 
 
 def _verdict(export: Path) -> str:

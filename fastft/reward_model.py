@@ -101,9 +101,12 @@ def load_scores(base: Path, adapter: Path | None, dtype: torch.dtype | None = No
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
 
     from fastft.model_loading import REBUILD, attention_options, with_adapter
 
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # of a head that is missing until the adapter brings it
     try:
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
             base,

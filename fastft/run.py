@@ -64,6 +64,11 @@ class Run:
         return self.directory / "adapter"
 
     @property
+    def initial_adapter(self) -> Path:
+        """What the adapter started with, where its initialisation took that out of the base (PiSSA, OLoRA)."""
+        return self.directory / "initial_adapter"
+
+    @property
     def model_dir(self) -> Path:
         """The fine-tuned weights of a full fine-tune, which has no adapter."""
         return self.directory / "model"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastft.errors import ModelError
+from fastft.exporters.classifier import holds_classifier
 from fastft.model_files import TINY, resolve_model
 
 if TYPE_CHECKING:
@@ -42,8 +43,20 @@ class ModelTarget:
 def find_target(target: Path | str) -> ModelTarget:
     """The model that lies at `target`, or the Hub model of that name.
 
-    Raises ModelError if there is none, if a run isn't finished, or if an adapter's base is gone or another.
+    Raises ModelError if there is none, if a run isn't finished, if an adapter's base is gone or another, or if it is a
+    reward model.
     """
+    found = _find(target)
+    folder = found.adapter or found.folder
+    if folder is not None and holds_classifier(folder):
+        raise ModelError(
+            f"{target} is a reward model, which gives scores and writes no text",
+            hint="fastft.reward_model.RewardModel scores conversations with it; method grpo and rloo learn from it.",
+        )
+    return found
+
+
+def _find(target: Path | str) -> ModelTarget:
     if str(target) == TINY:
         return ModelTarget(TINY, folder=resolve_model(TINY, weights=True))
     path = Path(target).expanduser()

@@ -58,19 +58,24 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
     from fastft.artifacts import save_trained, write_heldout
     from fastft.evaluation import evaluate_model, evaluated_by, trainer_metrics
     from fastft.exporters.gguf import rehearse
+    from fastft.lora_start import keep_start_of_lora
     from fastft.model import identify_base, load_model
     from fastft.model_files import resolve_model
     from fastft.progress import progress_callback, working
     from fastft.resume import find_checkpoint, guard_same_data, keep_start, train_to_the_end
+    from fastft.stages import prepare_stage
     from fastft.trainers import find_method, trainer_builder
+    from fastft.trainers.comforts import add_comforts
     from fastft.trainers.method import Job
 
     recipe, data, method = checked.recipe, checked.data, find_method(checked.recipe.method)
     guard_same_data(run, data.audit.as_dict(), resumed=resumed)
     write_heldout(run, data.evaluation_conversations)
+    prepare_stage(recipe.model.model_name, console)
     with working(console, "loading the model"):
-        model, tokenizer = load_model(recipe.model, recipe.lora)
-        base = identify_base(model, recipe.model)
+        model, tokenizer = load_model(recipe.model, recipe.lora, classifies=method.classifies)
+        base = identify_base(model, recipe.model, recipe.lora)
+        keep_start_of_lora(model, recipe.lora, run.initial_adapter)
         if recipe.export.needs_llama_cpp:
             folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
             rehearse(folder, checked.tokenizer.folder, checked.tokenizer.chat_template)
@@ -82,6 +87,7 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
     callbacks = [progress_callback(console, run.metrics_path, method.displayed)]
     job = Job(model, tokenizer, data, arguments, run.checkpoints, callbacks, recipe.rewards)
     trainer = trainer_builder(recipe.method)(job)
+    add_comforts(trainer, recipe, run, checked.tokenizer, console)
     with working(console, "measuring the model before training"):
         before = replace(before, metrics=trainer_metrics(trainer, method))
     train_to_the_end(trainer, run, find_checkpoint(run))

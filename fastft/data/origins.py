@@ -1,4 +1,4 @@
-"""Where a source's rows lie: in local files, or in a set on the Hub."""
+"""Where a source's rows lie: in local files, in a set on the Hub, or in memory."""
 
 from __future__ import annotations
 
@@ -57,6 +57,22 @@ class HubSet:
         """Of what `datasets` knows the set's content by."""
         loaded = _load_hub(self.path, self.name, self.split, self.revision)
         return _digest([self.path, self.name or "", self.split, self.revision or "", loaded._fingerprint])
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A `datasets.Dataset` that a script holds. `name` is what its rows are called by: "train_dataset row 17"."""
+
+    dataset: Any
+    name: str
+
+    def rows(self) -> Iterator[Row | Fault]:
+        for number, values in enumerate(self.dataset.with_format(None), 1):
+            yield Row(dict(values), f"{self.name} row {number}")
+
+    def fingerprint(self) -> str:
+        """Of what `datasets` knows the rows by: the same rows made the same way have the same."""
+        return _digest([self.name, self.dataset._fingerprint])
 
 
 @lru_cache(maxsize=16)

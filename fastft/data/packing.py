@@ -84,6 +84,19 @@ def pack_lengths(lengths: Sequence[int], max_length: int, supervised: int = 0) -
     return Packing(filled, tuple(documents), supervised, max_length)
 
 
+def wrap_lengths(lengths: Sequence[int], max_length: int, supervised: int = 0) -> Packing:
+    """As `pack_lengths` for `strategy="wrapped"`: end to end, cut at every `max_length` tokens of a batch."""
+    documents: list[_Bin] = []
+    filled: list[int] = []
+    source = enumerate(lengths)
+    while batch := list(islice(source, _MAP_BATCH)):
+        owners = [index for index, length in batch for _ in range(length)]
+        packs = [owners[start : start + max_length] for start in range(0, len(owners), max_length)]
+        documents += [tuple(dict.fromkeys(pack)) for pack in packs]
+        filled += map(len, packs)
+    return Packing(tuple(filled), tuple(documents), supervised, max_length)
+
+
 def _best_fit(batch: Sequence[tuple[int, int]], capacity: int) -> Iterator[_Bin]:
     """Bins of the (index, length) pairs, longest first, each put where the least room remains.
 

@@ -78,6 +78,20 @@ def prepare_data(
     or data of which nothing can be learned.
     """
     sources, held_out = sources_of(data, seed)
+    return prepare_sources(data, sources, held_out, tokenizer, max_length=max_length, seed=seed, kind=kind)
+
+
+def prepare_sources(
+    data: DataSection,
+    sources: Sequence[Source],
+    held_out: Sequence[Source],
+    tokenizer: ChatTokenizer,
+    *,
+    max_length: int,
+    seed: int,
+    kind: Kind = "conversation",
+) -> PreparedData:
+    """`prepare_data` for sources that are open already; what `data` says of where its rows are is not looked at."""
     key = cache.key_of(
         {
             "data": data.model_dump(mode="json"),

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.formats import load_format
-from fastft.errors import DatasetError, ModelError
 from fastft.data.tokenizer import ChatTokenizer
+from fastft.errors import DatasetError, ModelError
+from fastft.inference import TextModel
+from fastft.proof.merged import weight_checks
 from fastft.proof.probes import BUILT_IN
 from fastft.proof.result import Check
+from fastft.proof.weights import compare_weights
 from fastft.reward_model import RewardModel, load_scores
 
 if TYPE_CHECKING:
@@ -22,20 +25,23 @@ if TYPE_CHECKING:
 _MOST = 1024  # tokens of a conversation; longer ones are left out, to bound time and memory
 # Of the spread of the trained model's own scores. bfloat16 keeps 8 bits of each weight (2^-9 = 0.2 % of it), and a
 # score sums many; the adapter is the same file, so nothing but the order of sums may differ.
-_LIMITS = {"merged_16bit": 0.1, "adapter": 1e-4}
+_LIMITS = {"merged_16bit": 0.05, "adapter": 1e-4}
 
 
 def classifier_checks(trained: Trained, folder: Path, kind: str, samples: int) -> Iterator[Check]:
     """All checks of an exported reward model. Raises ModelError if either side can't be loaded."""
     source = trained.source
+    from fastft.exporters.base_model import open_weights
+
     base = source.base().folder
     own = source.folder if source.is_adapter else None
     reference = RewardModel(load_scores(base, own), ChatTokenizer.load(source.folder), _MOST)
     rows = _sequences(reference, trained.heldout, samples)
     expected = reference.score_ids(rows)
-    del reference.model
     found = load_scores(folder, None) if kind != "adapter" else load_scores(base, folder)
     yield Check("loads", "as a classifier with one score", "yes", True)
+    if kind == "merged_16bit":
+        yield from weight_checks(compare_weights(TextModel(reference.model, [], 0), open_weights(base), folder))
     exported = RewardModel(found, ChatTokenizer.load(folder), _MOST)
     same = _sequences(exported, trained.heldout, samples) == rows
     yield Check("prompt text", "the same tokens" if same else "other tokens", "the same tokens", same)

@@ -13,6 +13,16 @@ from fastft.recipe.describe import choices, expectation, flatten, shown
 from fastft.recipe.suggest import listed, nearest
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+# Initialisations of a LoRA by PEFT's names, beside true and pissa_niter_N; and those that are refused, each with why.
+START = ("gaussian", "orthogonal", "pissa", "olora")
+_NO_START: Mapping[str, str] = {
+    "loftq": "LoftQ trains on a quantised copy of the base, and what lies between the two is no low-rank update: "
+    "the adapter would fit no model on disk.",
+    "eva": "EVA has to watch the data go through the model, which Unsloth's fused LoRA layers don't let it.",
+    "corda": "CorDA needs a pass over data before the LoRA is made, which Unsloth has no place for.",
+    "lora_ga": "LoRA-GA needs gradients before the LoRA is made, which Unsloth has no place for.",
+    "mica": "MiCA trains one matrix of each pair only, and is not proven here.",
+}
 _SPLIT = re.compile(r"[\w.-]+(\[[\d:%]*\])?")
 
 
@@ -64,11 +74,37 @@ def check_eval_split(value: Any) -> float | int | str | None:
 
 
 def check_target_modules(value: Any) -> Any:
-    """A bare text other than the two known words is most likely a list written as one text."""
-    if isinstance(value, str) and value not in ("auto", "all-linear"):
+    """auto, all-linear, a list, or a regular expression over whole module names.
+
+    A text in which nothing stands for several names is most likely a word misspelt or a list written as one text.
+    """
+    if not isinstance(value, str) or value in ("auto", "all-linear"):
+        return value
+    if not re.search(r"[*+?|^$\\(]", value):
+        near = nearest(value, ("auto", "all-linear"), cutoff=0.7)
         parts = [part for part in re.split(r"[,\s]+", value.strip("[] ")) if part]
-        raise fault("", hint=f"A list of module names is written [{', '.join(parts)}].")
+        raise fault("", hint=f"Did you mean {near}?" if near else f"A list of names is written [{', '.join(parts)}].")
+    check_pattern(value)
     return value
+
+
+def check_pattern(value: str) -> None:
+    """Raises a fault that says where a regular expression breaks off."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise fault("a regular expression", hint=f"Python's re can't read it: {error}.") from error
+
+
+def check_init_lora_weights(value: Any) -> Any:
+    """PEFT's names of what can be made right; of the others, why not."""
+    if value is True or value in START or (isinstance(value, str) and re.fullmatch(r"pissa_niter_\d+", value)):
+        return value
+    if value is False:
+        raise fault("", hint="false makes both matrices random, so that training starts from another model.")
+    name = value.partition("_niter_")[0] if isinstance(value, str) else ""
+    near = nearest(str(value), START)
+    raise fault("", hint=_NO_START.get(name) or (f"Did you mean {near}?" if near else ""))
 
 
 def check_columns(value: Any) -> Any:

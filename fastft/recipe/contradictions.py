@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from fastft.recipe.clash import Clash, Given
+from fastft.recipe.comfort_rules import COMFORT_RULES
 from fastft.recipe.data_rules import DATA_RULES
 from fastft.recipe.describe import shown
 from fastft.recipe.document import Document, KeyPath
 from fastft.recipe.export_rules import EXPORT_RULES
+from fastft.recipe.lora_rules import LORA_RULES
+from fastft.recipe.online_rules import ONLINE_RULES
+from fastft.recipe.preference_rules import PREFERENCE_RULES
+from fastft.recipe.reward_rules import REWARD_RULES
 from fastft.recipe.schema import Recipe
+from fastft.recipe.text_rules import TEXT_RULES
+from fastft.trainers import find_method
 
 
 def add_contradictions(recipe: Recipe, document: Document, at_fault: set[KeyPath]) -> None:
@@ -168,10 +175,12 @@ def _packing(given: Given) -> Iterator[Clash]:
     strategy, data = given.training("packing_strategy"), given.recipe.data
     key = "training.packing_strategy"
     if not given.training("packing"):
-        if strategy is not None:
+        if strategy is not None and not find_method(given.recipe.method).texts:
             yield Clash((key, "training.packing"), f'found "{strategy}" without packing', "packing: true")
         return
-    if strategy == "wrapped" and data.train_on != "all":
+    if find_method(given.recipe.method).texts:
+        pass  # see text_rules
+    elif strategy == "wrapped" and data.train_on != "all":
         hint = "It cuts conversations anywhere, so answers would be learned without their question"
         found = f'found "wrapped" with data.train_on: {data.train_on}'
         yield Clash((key, "data.train_on"), found, "bfd, or data.train_on: all", hint)
@@ -219,5 +228,11 @@ RULES: tuple[Callable[[Given], Iterator[Clash]], ...] = (
     _workers,
     _checkpointing,
     *DATA_RULES,
+    *PREFERENCE_RULES,
     *EXPORT_RULES,
+    *REWARD_RULES,
+    *LORA_RULES,
+    *COMFORT_RULES,
+    *TEXT_RULES,
+    *ONLINE_RULES,
 )

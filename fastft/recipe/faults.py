@@ -111,8 +111,11 @@ def field_at(path: KeyPath, method: str) -> FieldInfo | None:
         return field
     if head == "training":
         return training_field(str(rest[0]), method)
-    section = next(iter(sections_in(field.annotation)), None)
-    return section.model_fields.get(str(rest[0])) if section else None
+    annotation = field.annotation
+    if isinstance(rest[0], int):  # a list of sections
+        annotation, rest = item_type(annotation), rest[1:]
+    section = next(iter(sections_in(annotation)), None)
+    return section.model_fields.get(str(rest[0])) if section and rest else None
 
 
 def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:

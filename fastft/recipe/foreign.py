@@ -51,6 +51,20 @@ _PUSH = Ours("", "fastft does not push to the Hub yet; upload the run's exports 
 _ONE_FILE = Ours("", "Leave it out: prepared data is kept in the user's cache directory by itself")
 _CUT_ROWS = Ours("data.path", "write [{path: FILE, count: 1000}] to take that many rows, chosen at random")
 
+_METHODS = "sft, pretrain, dpo, orpo, cpo (SimPO too), kto, reward, grpo or rloo"
+_METHOD = Ours("method", f"{_METHODS}; ipo is dpo with training.loss_type: ipo")
+_NO_PPO = (
+    "TRL has removed its PPO trainer. For rewards given while it trains take grpo or rloo, for pairs of answers dpo, "
+    "for a reward model reward"
+)
+_BETA = Ours("training.beta")
+_WANTED = Ours("training.desirable_weight", "with method: kto")
+_UNWANTED = Ours("training.undesirable_weight", "with method: kto")
+_SMOOTHING = Ours("training.label_smoothing", "with a loss_type that reads it: robust, exo_pair, aot")
+_WITH_SFT = Ours("training.loss_type", "write [sigmoid, sft], with training.loss_weights: [1, ALPHA]")
+_REFERENCE = Ours("", "Leave it out: the reference is the model as it is when training starts")
+_SIMPO = "SimPO is method: cpo with training.loss_type: simpo and training.cpo_alpha: 0"
+
 AXOLOTL: Mapping[str, Ours] = {
     "base_model": _MODEL,
     "base_model_config": _MODEL,
@@ -102,7 +116,18 @@ AXOLOTL: Mapping[str, Ours] = {
     "loss_watchdog_threshold": Ours("", "Leave it out: a run whose loss is no number stops by itself"),
     "loss_watchdog_patience": Ours("", "Leave it out: a run whose loss is no number stops by itself"),
     "early_stopping_patience": Ours("training.load_best_model_at_end", "keeps the best checkpoint"),
-    "rl": Ours("method", "sft is what there is so far"),
+    "rl": _METHOD,
+    "dpo_beta": _BETA,
+    "rl_beta": _BETA,
+    "orpo_alpha": Ours("training.beta", "with method: orpo; TRL calls the paper's lambda so"),
+    "kto_desirable_weight": _WANTED,
+    "kto_undesirable_weight": _UNWANTED,
+    "dpo_use_weighting": Ours("training.use_weighting"),
+    "dpo_label_smoothing": _SMOOTHING,
+    "dpo_norm_loss": Ours("training.loss_type", "write sigmoid_norm"),
+    "rpo_alpha": _WITH_SFT,
+    "cpo_simpo_gamma": Ours("training.simpo_gamma", "with method: cpo and training.loss_type: simpo"),
+    "precompute_ref_log_probs": Ours("training.precompute_ref_log_probs"),
     "plugins": Ours("", "Leave it out: there are no plug-ins"),
     "liger_rope": Ours("", "Leave it out: Unsloth brings its own kernels"),
     "is_llama_derived_model": Ours("", "Leave it out: the model's own config says it"),
@@ -113,8 +138,27 @@ AXOLOTL: Mapping[str, Ours] = {
 LLAMA_FACTORY: Mapping[str, Ours] = {
     "model_name_or_path": _MODEL,
     "model_revision": _REVISION,
-    "adapter_name_or_path": Ours("", "A run starts from the base model; `--resume` goes on with an unfinished run"),
-    "stage": Ours("method", "sft is what there is so far"),
+    "stage": Ours("method", f"{_METHODS}; rm is reward, pt is pretrain"),
+    "pref_beta": _BETA,
+    "pref_ftx": _WITH_SFT,
+    "pref_bco_weight": Ours("training.loss_type", "write [sigmoid, bco_pair], with training.loss_weights"),
+    "pref_loss": Ours(
+        "training.loss_type",
+        "sigmoid, hinge, ipo, … of method: dpo; orpo and kto_pair are method: orpo and kto, simpo is method: cpo with "
+        "loss_type: simpo",
+    ),
+    "kto_chosen_weight": _WANTED,
+    "kto_rejected_weight": _UNWANTED,
+    "ld_alpha": Ours("training.ld_alpha"),
+    "ref_model": _REFERENCE,
+    "ref_model_adapters": _REFERENCE,
+    "ref_model_quantization_bit": _REFERENCE,
+    "reward_model": Ours("rewards", "what answers are rewarded for, with method: grpo or rloo"),
+    "ppo_epochs": Ours("method", _NO_PPO),
+    "ppo_buffer_size": Ours("method", _NO_PPO),
+    "ppo_score_norm": Ours("method", _NO_PPO),
+    "ppo_target": Ours("method", _NO_PPO),
+    "ppo_whiten_rewards": Ours("method", _NO_PPO),
     "finetuning_type": _ADAPTER,
     "cutoff_len": _LENGTH,
     "template": _TEMPLATE,
@@ -284,6 +328,15 @@ _OTHER_GGUF = ("q3_k_s", "q3_k_l", "q4_1", "q4_k", "q5_1", "q5_k", "q3_k", "q2_k
 # Values that mean something elsewhere, said as what to write here.
 FOREIGN_VALUES: Mapping[str, str] = {
     "merged_4bit_forced": "Did you mean merged_4bit?",
+    "simpo": _SIMPO,
+    "alphapo": f"{_SIMPO}; AlphaPO the same with loss_type: alphapo and training.alpha",
+    "ppo": _NO_PPO,
+    "ipo": "It is method: dpo with training.loss_type: ipo",
+    "kto_pair": "It is method: kto, whose rows have one answer and a label",
+    "rm": "Did you mean reward?",
+    "pt": "Did you mean pretrain?",
+    "pretraining": "Did you mean pretrain?",
+    "cpt": "Did you mean pretrain?",
     "safetensors": "A folder of safetensors is merged_16bit",
     "lora": "Did you mean adapter? It is always kept in the run's adapter/ folder, too",
     "ollama": "gguf writes an Ollama Modelfile beside the model",

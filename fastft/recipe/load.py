@@ -36,7 +36,12 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
     if document.faults:
         raise _error(document)
     path = source.source if isinstance(source, Recipe) else document.path
-    return recipe.read_from(path, lambda key: document.where(tuple(key.split("."))))
+    return recipe.read_from(path, lambda key: document.where(_key_path(key)))
+
+
+def _key_path(key: str) -> KeyPath:
+    """ "rewards.0" as ("rewards", 0)"""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
 def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:
@@ -50,9 +55,9 @@ def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:
 
 
 def _fill_in(document: Document) -> None:
-    """A section that is absent or has nothing under it is an empty one, but for lora, where that means none."""
+    """A section that is absent or has nothing under it is an empty one, but for those where that means none."""
     for section in advice.sections():
-        if section != "lora" and document.tree.get(section) is None:
+        if section not in ("lora", "early_stopping") and document.tree.get(section) is None:
             document.tree[section] = {}
     if "output_dir" not in document.tree:
         document.tree["output_dir"] = f"runs/{document.path.stem if document.path else 'recipe'}"
@@ -81,7 +86,7 @@ def _validate(document: Document) -> tuple[Recipe, set[KeyPath]]:
 def _prune(tree: dict[str, Any], path: KeyPath) -> None:
     """Take out the key at fault (of a list or a mapping in a section: the whole of it)."""
     section: Any = reach(tree, path[:1])
-    if len(path) == 1:
+    if len(path) == 1 or isinstance(section, list):
         tree.pop(str(path[0]), None)
     elif isinstance(section, dict):
         section.pop(path[1], None)

@@ -10,9 +10,11 @@ from typing import Any
 
 from fastft.data.readers.finding import find_files, is_glob, matching
 from fastft.errors import DatasetError
+from fastft.recipe.callback_files import resolve_callbacks
 from fastft.recipe.describe import quoted
 from fastft.recipe.document import Document, KeyPath, reach
-from fastft.recipe.schema import DATA_PATH, DataSection, Recipe, SourceSection
+from fastft.recipe.reward_files import resolve_rewards
+from fastft.recipe.schema import DATA_PATH, DataSection, LoraSection, Recipe, SourceSection
 from fastft.recipe.suggest import nearest
 
 TINY = "fastft/tiny"
@@ -50,7 +52,8 @@ class _Finder:
     def missing(self, path: KeyPath, text: str, wanted: str) -> None:
         places = self._places(text)
         near = next((name for place in places if (name := _near(place))), "")
-        hint = f"Tried {' and '.join(map(str, places))}." + (f" Did you mean {near}?" if near else "")
+        tried = " and ".join(map(str, places)).replace("\n", "\\n")
+        hint = f"Tried {tried}." + (f" Did you mean {near}?" if near else "")
         self.refuse(path, f"there is no file {quoted(text)}", wanted, hint)
 
     def unmatched(self, path: KeyPath, pattern: str, wanted: str) -> None:
@@ -78,9 +81,26 @@ def resolve_paths(recipe: Recipe, document: Document, at_fault: set[KeyPath]) ->
     }
     if not any(path[:2] == ("data", "path") for path in at_fault):
         updates["path"] = _data_path(finder, data)
-    sections = {"model": model, "data": data.model_copy(update=updates)}
+    sections: dict[str, Any] = {"model": model, "data": data.model_copy(update=updates)}
+    sections["lora"] = _lora(finder, recipe.lora, at_fault)
+    if not any(path[:1] == ("rewards",) for path in at_fault):
+        sections["rewards"] = resolve_rewards(finder, recipe.rewards)
+    if not any(path[:1] == ("callbacks",) for path in at_fault):
+        sections["callbacks"] = resolve_callbacks(finder, recipe.callbacks)
     output_dir = _output_dir(finder, recipe.output_dir)
     return recipe.model_copy(update={**sections, "output_dir": output_dir}), at_fault | finder.refused
+
+
+def _lora(finder: _Finder, lora: LoraSection | None, at_fault: set[KeyPath]) -> LoraSection | None:
+    """With the adapter to go on with as an absolute folder."""
+    path: KeyPath = ("lora", "adapter_name_or_path")
+    if lora is None or lora.adapter_name_or_path is None or path in at_fault:
+        return lora
+    found = finder.find(lora.adapter_name_or_path)
+    if found is None or not found.is_dir():
+        finder.missing(path, lora.adapter_name_or_path, "a run directory, or a folder with adapter_config.json")
+        return lora
+    return lora.model_copy(update={"adapter_name_or_path": str(found)})
 
 
 def _output_dir(finder: _Finder, text: str) -> str:

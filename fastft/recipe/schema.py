@@ -19,10 +19,12 @@ from pydantic import (
 
 from fastft.errors import Fault
 from fastft.recipe import checks, yaml_text
+from fastft.recipe.comfort_sections import EarlyStoppingSection, check_learning_rates
 from fastft.recipe.export_section import ExportSection
 from fastft.recipe.rewards_section import RewardSection
 from fastft.recipe.section import NonEmpty, Section
 from fastft.recipe.training_arguments import check_training
+from fastft.trainers import find_method
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 DataFormat = Literal[
@@ -36,7 +38,7 @@ DataFormat = Literal[
     "unpaired_preference",
     "prompt_only",
 ]
-MethodName = Literal["sft", "dpo"]
+MethodName = Literal["sft", "dpo", "orpo", "cpo", "kto", "reward", "grpo", "rloo", "pretrain"]
 DATA_PATH = "a local .jsonl, .json, .csv, .parquet or .arrow file, a folder, a glob, or a Hub id (owner/name)"
 
 
@@ -79,14 +81,25 @@ class LoraSection(Section):
         default=0.0, ge=0, lt=1, description="Dropout on the update; 0 keeps Unsloth's fast path."
     )
     target_modules: Annotated[
-        Literal["auto", "all-linear"] | Annotated[list[NonEmpty], Field(min_length=1)],
+        Literal["auto", "all-linear"] | NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)],
         BeforeValidator(checks.check_target_modules),
-    ] = Field(default="auto", description="Layers that get an update; auto = attention and MLP projections.")
+    ] = Field(
+        default="auto",
+        description="Layers that get an update; auto = attention and MLP projections. A regular expression is matched "
+        "with whole module names, as PEFT does.",
+        json_schema_extra={"expected": "auto, all-linear, a list of texts (module names), or a regular expression"},
+    )
     bias: Literal["none", "all", "lora_only"] = Field(
         default="none", description="Biases trained; none is the fast path."
     )
     use_rslora: bool = Field(default=False, description="Scale by lora_alpha / sqrt(r) (rank-stabilised LoRA).")
     use_dora: bool = Field(default=False, description="Train magnitude and direction apart (DoRA); slower.")
+    init_lora_weights: Annotated[bool | NonEmpty, PlainValidator(checks.check_init_lora_weights)] = Field(
+        default=True,
+        description="What the update starts from, by PEFT's names; true = a change of zero. pissa and olora start from "
+        "parts of the base, and want load_in_16bit; the saved adapter fits the base as it was.",
+        json_schema_extra={"expected": "true, gaussian, orthogonal, pissa, pissa_niter_N or olora"},
+    )
     use_gradient_checkpointing: bool | Literal["unsloth"] = Field(
         default="unsloth", description="Recompute activations to save memory; unsloth also offloads them."
     )
@@ -95,6 +108,22 @@ class LoraSection(Section):
     layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(
         default=None, description="Indices of the layers that get updates; null = all."
     )
+    adapter_name_or_path: NonEmpty | None = Field(
+        default=None,
+        description="A run directory, or a folder with a PEFT LoRA, to go on training; its rank, scale and layers are "
+        "its own.",
+        json_schema_extra={"expected": "a run directory, or a folder with adapter_config.json"},
+    )
+
+    def own(self) -> dict[str, Any]:
+        """The values that are the recipe's: beside an adapter to go on with, the other keys say nothing."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        if self.adapter_name_or_path is None:
+            return values
+        return {key: value for key, value in values.items() if key in BESIDE_ADAPTER}
+
+
+BESIDE_ADAPTER = ("adapter_name_or_path", "use_gradient_checkpointing", "random_state")
 
 
 Columns = Annotated[dict[str, str], BeforeValidator(checks.check_columns)]
@@ -188,6 +217,9 @@ class EvaluationSection(Section):
     )
     max_new_tokens: int = Field(default=64, ge=1, description="Longest answer in tokens.")
     samples: int = Field(default=64, ge=0, description="Held-out conversations answered and compared; 0 = none.")
+    sample_steps: int | None = Field(
+        default=None, ge=1, description="The prompts are also answered every so many steps, into samples.jsonl."
+    )
 
 
 def _training_of_method(values: Any, info: ValidationInfo) -> Any:
@@ -217,6 +249,25 @@ class Recipe(Section):
         default=(),
         description="What answers are rewarded for, in grpo and rloo: a list of file.py:function, names of built-in "
         "measures, or {function | builtin | run, weight, arguments}.",
+    )
+    learning_rates: Annotated[
+        Mapping[str, float],
+        PlainValidator(check_learning_rates),
+        AfterValidator(MappingProxyType),
+        PlainSerializer(dict),
+    ] = Field(
+        default_factory=lambda: MappingProxyType({}),
+        description="Rates of their own: a regular expression searched for in parameter names -> learning rate, as "
+        "{embed_tokens|lm_head: 5e-5}. The first that fits counts.",
+        json_schema_extra={"expected": "a mapping of regular expressions to learning rates"},
+    )
+    early_stopping: EarlyStoppingSection | None = Field(
+        default=None, description="Training ends where evaluations no longer improve; null = it doesn't."
+    )
+    callbacks: Annotated[tuple[NonEmpty, ...], BeforeValidator(checks.one_or_many)] = Field(
+        default=(),
+        description="TrainerCallbacks of your own, called at every step: a list of file.py:Name, class or instance.",
+        json_schema_extra={"expected": "a list of file.py:Name"},
     )
     evaluation: EvaluationSection = Field(
         default_factory=lambda: EvaluationSection.model_validate({}), description="What is asked before and after."
@@ -251,11 +302,21 @@ class Recipe(Section):
                 values[section] = {key: value for key, value in values[section].items() if value is not None}
         if self.lora is None:
             del values["lora"]
+        else:
+            values["lora"] = self.lora.own()
         values["rewards"] = [dict(reward.said()) for reward in self.rewards]
         if not self.rewards:
             del values["rewards"]
-        if self.data.eval_split is None:
+        for key in ("learning_rates", "early_stopping", "callbacks"):
+            if not values[key]:
+                del values[key]
+        method = find_method(self.method)
+        learned = method.kind == "conversation" and not method.texts  # there are answers to compare
+        if self.data.eval_split is None or (not learned and self.evaluation.samples):
             del values["evaluation"]["samples"]
+        for key, default in (("train_on", "assistant"), ("truncation", "keep_start")) if method.texts else ():
+            if values["data"][key] == default:
+                del values["data"][key]
         if "gguf" not in self.export.formats:
             del values["export"]["quantization_method"]
         if "hub" not in self.export.formats:

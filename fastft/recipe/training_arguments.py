@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fastft.recipe.checks import fault, refuse_traps
+from fastft.recipe.named_values import check_named, names_of
 from fastft.recipe.owned import owned
 from fastft.recipe.suggest import nearest
 from fastft.recipe.trl_config import config_fields, reporting_integrations
@@ -52,12 +53,35 @@ _BOUNDS: Mapping[str, tuple[Any, ...]] = {
     "dataset_num_proc": _AT_LEAST_ONE,
     "pad_to_multiple_of": _AT_LEAST_ONE,
     "router_aux_loss_coef": _NOT_NEGATIVE,
+    "precompute_ref_batch_size": _AT_LEAST_ONE,
+    "label_smoothing": (Ge(0), Lt(0.5)),
+    "desirable_weight": _NOT_NEGATIVE,
+    "undesirable_weight": _NOT_NEGATIVE,
+    "cpo_alpha": _NOT_NEGATIVE,
+    "simpo_gamma": _NOT_NEGATIVE,
+    "ld_alpha": (Ge(0), Le(1)),
+    "discopop_tau": _POSITIVE,
+    "num_generations": _AT_LEAST_ONE,
+    "num_generations_eval": _AT_LEAST_ONE,
+    "max_completion_length": _AT_LEAST_ONE,
+    "generation_batch_size": _AT_LEAST_ONE,
+    "steps_per_generation": _AT_LEAST_ONE,
+    "num_iterations": _AT_LEAST_ONE,
+    "temperature": _POSITIVE,
+    "top_p": (Gt(0), Le(1)),
+    "top_k": _NOT_NEGATIVE,
+    "repetition_penalty": _POSITIVE,
+    "beta": _NOT_NEGATIVE,
+    "epsilon": _NOT_NEGATIVE,
     "seed": _SEED,
     "data_seed": _SEED,
 }
 # Types narrower than declared. Without a max_length the model's max_seq_length holds, so null means nothing.
 _TYPES: Mapping[str, Any] = {
     "max_length": int,
+    "num_generations": int,
+    "num_generations_eval": int,
+    "max_completion_length": int,
     "include_num_input_tokens_seen": bool | Literal["all", "non_padding", "no"],
     "torch_compile_mode": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
@@ -115,6 +139,8 @@ def _check(key: str, value: Any, method: str) -> Any:
         return _check_report_to(value)
     if key == "max_steps":
         return _check_max_steps(value, method)
+    if names_of(method, key):
+        return check_named(method, key, value)
     checked = _adapter(key, method).validate_python(refuse_traps(value, field.annotation))
     if key.endswith("_steps") and isinstance(checked, float) and checked >= 1:
         if not checked.is_integer():

@@ -52,20 +52,30 @@ def config_fields(method: str) -> Mapping[str, ConfigField]:
     """
     fields: dict[str, ConfigField] = {}
     for package, file, name in (*_BASES, find_method(method).config):
-        fields |= _declared(_class_body(_source(package, file), name, f"{package}/{file}"))
+        fields |= _declared(_class_body(source_of(package, file), name, f"{package}/{file}"))
     return MappingProxyType(fields)
 
 
 @cache
 def reporting_integrations() -> tuple[str, ...]:
     """The names `report_to` takes, from transformers' own table."""
-    source = _source("transformers", "integrations/integration_utils.py")
+    source = source_of("transformers", "integrations/integration_utils.py")
     table = re.search(r"^INTEGRATION_TO_CALLBACK = \{(.*?)^\}", source, re.M | re.S)
     return tuple(re.findall(r'"(\w+)":', table.group(1))) if table else ()
 
 
 @cache
-def _source(package: str, file: str) -> str:
+def logged_metrics(method: str) -> tuple[str, ...]:
+    """What the method's trainer in TRL measures, from its source; * stands for what is found at run time."""
+    package, file, _ = find_method(method).config
+    source = source_of(package, file.replace("_config.py", "_trainer.py"))
+    names = re.findall(r'metrics(?:\[mode\])?\[f?"(?:\{prefix\})?([\w/.{}]+)"\]', source)
+    return tuple(dict.fromkeys(re.sub(r"\{\w+\}", "*", name) for name in names))
+
+
+@cache
+def source_of(package: str, file: str) -> str:
+    """The text of a file of an installed package, read without importing it. Raises FastftError if it isn't there."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise FastftError(f"the package {package} is not installed", hint="Install fastft with uv: `uv sync`.")
@@ -156,7 +166,7 @@ def _union(members: list[Any]) -> Any:
 def _enum(name: str) -> Any:
     """A Literal of the values of one of transformers' string enums, or None if there is no such enum."""
     for file in _ENUM_FILES:
-        cut = re.search(rf"^class {name}\(\w*Enum\):.*?(?=^\S|\Z)", _source("transformers", file), re.M | re.S)
+        cut = re.search(rf"^class {name}\(\w*Enum\):.*?(?=^\S|\Z)", source_of("transformers", file), re.M | re.S)
         if cut is not None:
             return Literal[tuple(re.findall(r'^    [A-Z0-9_]+ = "([^"]+)"', cut.group(), re.M))]
     return None

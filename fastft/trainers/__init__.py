@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 METHODS: dict[str, str] = {
     "sft": "fastft.trainers.sft",
     "dpo": "fastft.trainers.dpo",
+    "reward": "fastft.trainers.reward",
+    "kto": "fastft.trainers.kto",
+    "cpo": "fastft.trainers.cpo",
+    "orpo": "fastft.trainers.orpo",
+    "grpo": "fastft.trainers.grpo",
+    "rloo": "fastft.trainers.rloo",
+    "pretrain": "fastft.trainers.pretrain",
 }
 
 

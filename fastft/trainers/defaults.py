@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastft.recipe.trl_config import config_fields
+from fastft.trainers.groups import batch_sizes, steps_an_epoch
 from fastft.trainers.method import Default, Method
 
 
@@ -27,11 +28,15 @@ def choose_defaults(
     """
     given = {**given}
     own = {default.key: default for default in method.defaults if default.key not in given}
+    if "max_steps" in given:
+        own.pop("num_train_epochs", None)
     known = {**{key: default.value for key, default in own.items()}, **given}
     wanted = _sequences_a_step(examples, sequences, on_cpu)
     packing = sequences < examples
     batch = int(known.get("per_device_train_batch_size", _batch_size(parameters, wanted, packing, on_cpu)))
     accumulation = int(known.get("gradient_accumulation_steps", max(1, wanted // batch)))
+    if method.generates:
+        batch, accumulation = batch_sizes(known, examples)
     chosen = [
         *own.values(),
         Default("learning_rate", *_learning_rate(parameters, lora, method)),
@@ -45,7 +50,7 @@ def choose_defaults(
         Default("logging_steps", 1, "into metrics.jsonl"),
     ]
     if "max_steps" not in given:
-        chosen.insert(1, Default("num_train_epochs", _epochs(examples), f"{examples:,} examples"))
+        chosen.insert(len(own) + 1, Default("num_train_epochs", _epochs(examples), f"{examples:,} examples"))
     steps = steps_of({**{d.key: d.value for d in chosen}, **known}, sequences)
     if "warmup_steps" not in given:
         chosen.append(Default("warmup_steps", min(100, max(1, round(steps * 0.05))), "5 % of the steps"))
@@ -59,10 +64,11 @@ def choose_defaults(
 
 
 def steps_of(arguments: Mapping[str, Any], sequences: int) -> int:
-    """Optimiser steps of a training on so many sequences; with several answers to each prompt, each is one."""
-    sequences *= int(arguments.get("num_generations") or 1)
+    """Optimiser steps of a training on so many sequences, or prompts where the model writes several answers to each."""
     if int(arguments.get("max_steps", -1)) > 0:
         return int(arguments["max_steps"])
+    if arguments.get("num_generations"):
+        return max(1, math.ceil(steps_an_epoch(arguments, sequences) * float(arguments["num_train_epochs"])))
     per_step = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
     return max(1, math.ceil(math.ceil(sequences / per_step) * float(arguments["num_train_epochs"])))
 

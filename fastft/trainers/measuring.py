@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def aside(model: Any) -> Iterator[None]:
+    """What the model does within leaves no trace in its mode and in the random state."""
+    import random
+
+    import numpy as np
+    import torch
+
+    states = random.getstate(), np.random.get_state()
+    training = model.training
+    with torch.random.fork_rng():
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    model.train(training)
 
 
 def measure(trainer: Any, rows: Any = None) -> dict[str, float]:
@@ -11,18 +30,9 @@ def measure(trainer: Any, rows: Any = None) -> dict[str, float]:
     TRL adds its metrics to what is logged, not to what `evaluate` returns, so they are taken from there. The random
     state, the mode and the log are put back: a measured training is the same as one that wasn't.
     """
-    import random
-
-    import numpy as np
-    import torch
-
-    states = random.getstate(), np.random.get_state()
-    training, logged = trainer.model.training, len(trainer.state.log_history)
-    with torch.random.fork_rng():
+    logged = len(trainer.state.log_history)
+    with aside(trainer.model):
         trainer.evaluate(rows) if rows is not None else trainer.evaluate()
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    trainer.model.train(training)
     found: dict[str, float] = {}
     for entry in trainer.state.log_history[logged:]:
         found |= {key.removeprefix("eval_"): value for key, value in entry.items() if key.startswith("eval_")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ class Method:
     sequences: int = 1  # sequences the model computes for one row: a pair is two
     generates: bool = False  # the model writes the answers itself while it trains
     classifies: bool = False  # the trained model gives a score, not text
+    texts: bool = False  # raw texts are learned whole; what is longer than the maximum length goes on in the next one
+    warns: Callable[[PreparedData, Mapping[str, Any]], Sequence[str]] | None = None  # of data and arguments, in `check`
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Job:
     def config(self) -> dict[str, Any]:
         """Fields for TRL's config: no remote reporting and no display but ours, unless the recipe says so."""
         quiet = {"report_to": "none", "disable_tqdm": True}
-        return {"output_dir": str(self.checkpoints), **quiet, **self.arguments}
+        named = {"output_dir": str(self.checkpoints), "run_name": self.checkpoints.parent.name}
+        return {**named, **quiet, **self.arguments}
 
     @property
     def evaluates(self) -> bool:

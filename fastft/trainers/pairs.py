@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.conversation import IGNORE, Example
@@ -17,19 +17,59 @@ PAIR_MEASURES: Mapping[str, str] = {
     "rewards/margins": "reward margin",
 }
 
+# Fields that trainers which don't compute their loss in transformers' way never read, or read for texts only.
+PAIR_OWNED: Mapping[str, str] = {
+    "label_smoothing_factor": "it is for supervised fine-tuning; where a loss takes label_smoothing, set that",
+    "max_completion_length": "it is for encoder-decoder models; answers are cut by max_length",
+    "is_encoder_decoder": "the model's own config says it",
+    "padding_value": "padding comes from the model's tokenizer; padded places are never trained on",
+    "padding_free": "TRL has switched it off for now",
+    "generate_during_eval": "set evaluation.prompts, which are answered before and after training",
+}
+
+_SIDES = ("chosen", "rejected")
+_ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids", "chosen_labels", "rejected_labels")
+
 
 def pairs_dataset(examples: Sequence[Example]) -> Dataset:
     """Columns prompt_ids, chosen_ids, rejected_ids. `examples` are the chosen and the rejected of a row in turn."""
     from datasets import Dataset
 
     columns: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
-    sides = iter(examples)
-    for chosen, rejected in zip(sides, sides, strict=True):
+    for chosen, rejected in _in_pairs(examples):
         prompt, answer = prompt_and_answer(chosen)
         columns["prompt_ids"].append(prompt)
         columns["chosen_ids"].append(answer)
         columns["rejected_ids"].append(prompt_and_answer(rejected)[1])
     return Dataset.from_dict(columns)
+
+
+def labelled_pairs_dataset(examples: Sequence[Example]) -> Dataset:
+    """Columns {chosen,rejected}_{input_ids,attention_mask,labels}, which TRL's ORPO and CPO make of texts."""
+    from datasets import Dataset
+
+    columns: dict[str, list[list[int]]] = {
+        f"{side}_{part}": [] for side in _SIDES for part in ("input_ids", "attention_mask", "labels")
+    }
+    for pair in _in_pairs(examples):
+        for side, example in zip(_SIDES, pair, strict=True):
+            columns[f"{side}_input_ids"].append(example.input_ids)
+            columns[f"{side}_attention_mask"].append([1] * len(example.input_ids))
+            columns[f"{side}_labels"].append(example.labels)
+    return Dataset.from_dict(columns)
+
+
+def fed_with_labels(trainer: type[Any]) -> type[Any]:
+    """TRL's ORPO or CPO trainer, taking the rows of `labelled_pairs_dataset` as they are.
+
+    TRL would tokenise texts again, guess where the answers begin, and cut them by a rule of its own.
+    """
+
+    class Prepared(trainer):
+        def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
+            return feature if "chosen_labels" in feature else super().tokenize_row(feature, model)
+
+    return Prepared
 
 
 def prompt_and_answer(example: Example) -> tuple[list[int], list[int]]:
@@ -40,6 +80,19 @@ def prompt_and_answer(example: Example) -> tuple[list[int], list[int]]:
 
 def guard_pairs(dataset: Any, expected: int) -> None:
     """Count the answers' tokens of what the trainer will feed. Raises TrainingError if they aren't those audited."""
-    plain = dataset.with_format(None)
-    columns = [name for name in ("chosen_ids", "rejected_ids") if name in plain.column_names]
-    require_audited(sum(len(ids) for name in columns for ids in plain[name]), expected)
+    fed = [name for name in dataset.column_names if name in _ANSWERS]
+    require_audited(sum(_supervised(dataset, name) for name in fed), expected)
+
+
+def _supervised(dataset: Any, column: str) -> int:
+    """Tokens in a column of lists of ids or labels that the loss is about."""
+    rows, found = dataset.with_format("arrow"), 0
+    for start in range(0, len(dataset), 10_000):
+        for chunk in rows[start : start + 10_000][column].chunks:
+            found += int((chunk.flatten().to_numpy() != IGNORE).sum())
+    return found
+
+
+def _in_pairs(examples: Sequence[Example]) -> Iterator[tuple[Example, Example]]:
+    sides = iter(examples)
+    return zip(sides, sides, strict=True)
