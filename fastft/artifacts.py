@@ -49,18 +49,23 @@ _TOKENIZER_FILES = (
 
 
 def write_heldout(run: Run, conversations: Sequence[Conversation]) -> None:
-    """The held-out conversations, a line each, so that exports can be verified from the run directory alone.
+    """The held-out rows, a line each, so that exports can be verified from the run directory alone.
 
-    Of a preference pair that is the prompt with the chosen answer; `rejected` has it with the other one.
+    A text as `text`; a conversation as `messages`; of a preference pair that is the prompt with the chosen answer, and
+    `rejected` has it with the other one.
     """
-    rows = [
-        {"messages": [*c.as_dicts(), *(message.as_dict() for message in c.chosen)]}
-        | ({"rejected": [*c.as_dicts(), *(message.as_dict() for message in c.rejected)]} if c.rejected else {})
-        | ({"tools": list(c.tools)} if c.tools else {})
-        for c in conversations
-    ]
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows if row["messages"]]
+    lines = [json.dumps(_heldout_row(conversation), ensure_ascii=False) for conversation in conversations]
     write_text(run.heldout_path, "".join(line + "\n" for line in lines))
+
+
+def _heldout_row(conversation: Conversation) -> dict[str, Any]:
+    if conversation.text is not None:
+        return {"text": conversation.text}
+    prompt = conversation.as_dicts()
+    row: dict[str, Any] = {"messages": [*prompt, *(message.as_dict() for message in conversation.chosen)]}
+    if conversation.rejected and conversation.chosen:
+        row["rejected"] = [*prompt, *(message.as_dict() for message in conversation.rejected)]
+    return row | ({"tools": list(conversation.tools)} if conversation.tools else {})
 
 
 def save_trained(run: Run, checked: CheckReport, trainer: Any, before: Evaluation, after: Evaluation) -> None:

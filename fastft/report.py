@@ -73,11 +73,15 @@ def _named(model_name: str) -> str:
 def _steps(checked: CheckReport) -> str:
     """Steps in documents and tokens: packing changes the number of sequences, and not what a step should learn."""
     arguments, plan = checked.arguments, checked.plan
-    documents = len(checked.data.train) // find_method(checked.recipe.method).sequences
+    method = find_method(checked.recipe.method)
+    documents = len(checked.data.train) // method.sequences
     sequences = int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
     share = min(1.0, sequences / max(1, plan.sequences))
     packs = f" in {plan.sequences:,} packs, {plan.packing_efficiency:.0%} full" if plan.packing_efficiency else ""
-    each = f"{round(share * documents):,} documents, {round(share * plan.tokens):,} tokens each"
+    if answers := arguments.get("num_generations"):
+        return f"{plan.steps:,} steps of {sequences // int(answers):,} prompts with {answers} answers each"
+    what = {"preference": "pairs", "unpaired": "answers"}.get(method.kind, "documents")
+    each = f"{round(share * documents):,} {what}, {round(share * plan.tokens):,} tokens each"
     return f"{plan.steps:,} steps of {each}{packs}"
 
 

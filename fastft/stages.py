@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastft.errors import ModelError, VerificationError
+from fastft.errors import ModelError, RecipeError, VerificationError
 from fastft.files import sha256_of, write_json
 from fastft.run import Run
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fastft.exporters.source import Trained
+    from fastft.recipe.schema import Recipe
 
 _MERGED = "merged_16bit"
 _MERGE_AGAIN = "It is the next run's base. Make it again: fastft export {} --format merged_16bit"
@@ -33,6 +34,18 @@ def stage_at(folder: Path) -> Run | None:
             hint="It can judge answers: method grpo or rloo with rewards: [{run: " + str(run.directory) + "}].",
         )
     return run
+
+
+def require_judges(recipe: Recipe) -> None:
+    """Raises RecipeError for a reward run that isn't there yet."""
+    faults = [
+        recipe.fault(f"rewards.{index}.run", f"there is no run {reward.run} yet", "a finished run of method reward")
+        for index, reward in enumerate(recipe.rewards)
+        if reward.run is not None and not (Path(reward.run) / "manifest.json").is_file()
+    ]
+    if faults:
+        hint = "It is the stage before this one: train that first. Looked beside the recipe and in this folder."
+        raise RecipeError(f"{recipe.source or 'recipe'}: a judge is missing", faults=faults, hint=hint)
 
 
 def stage_folder(run: Run, *, weights: bool) -> Path:

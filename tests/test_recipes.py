@@ -8,7 +8,8 @@ import pytest
 
 from fastft.recipe.load import load_recipe
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).parent.parent / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
 
 
 def test_there_are_recipes() -> None:
@@ -16,7 +17,7 @@ def test_there_are_recipes() -> None:
     assert {"qlora_chat.yaml", "quickstart.yaml"} <= {path.name for path in RECIPES}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_a_shipped_recipe_loads_and_survives_its_own_yaml(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
@@ -25,7 +26,7 @@ def test_a_shipped_recipe_loads_and_survives_its_own_yaml(path: Path, tmp_path: 
     assert recipe.source == path
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_a_shipped_recipe_is_commented(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert sum("#" in line for line in lines) >= 10
@@ -33,7 +34,7 @@ def test_a_shipped_recipe_is_commented(path: Path) -> None:
 
 
 def test_the_recipe_to_copy_is_what_it_says() -> None:
-    recipe = load_recipe(RECIPES[0].parent / "qlora_chat.yaml")
+    recipe = load_recipe(FOLDER / "qlora_chat.yaml")
     assert recipe.model.model_name == "unsloth/Qwen3-4B-Instruct-2507-unsloth-bnb-4bit"
     assert recipe.model.load_in_4bit
     assert recipe.lora is not None

@@ -19,7 +19,7 @@ from fastft.data.store import encode
 from fastft.errors import DatasetError, Fault
 
 if TYPE_CHECKING:
-    from fastft.recipe.schema import DataSection
+    from fastft.recipe.data_section import DataSection
 
 _LOOKED_AT = 1000  # rows that the format is told from; later ones must be in the same
 # A row with one of these filled says something that a model of text can't be shown.

@@ -20,9 +20,9 @@ from fastft.data import cache
 from fastft.data.account import Account
 from fastft.data.audit import Audit
 from fastft.data.convert import Converter
-from fastft.data.faults import Dropped
+from fastft.data.emptiness import require_some
 from fastft.data.preferences import render_judged, render_pairs, render_prompts
-from fastft.data.render import TOO_LONG, Rendered, Renderer
+from fastft.data.render import Rendered, Renderer
 from fastft.data.sources import Source, sources_of
 from fastft.data.store import (
     Conversations,
@@ -37,14 +37,14 @@ from fastft.data.store import (
     write_table,
 )
 from fastft.data.tokenizer import ChatTokenizer
-from fastft.errors import DatasetError, Fault
+from fastft.errors import DatasetError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from fastft.data.conversation import Conversation
     from fastft.data.formats import Kind
-    from fastft.recipe.schema import DataSection
+    from fastft.recipe.data_section import DataSection
 
 _LOG = logging.getLogger("fastft")
 _CHUNK = 512  # conversations written at a time
@@ -189,9 +189,9 @@ class _Preparation:
             template_sha256=self._tokenizer.template_sha256,
             max_length=self._max_length,
         )
-        _require(audit.train.examples, audit, "to train on")
+        require_some(audit.train.examples, audit, "to train on")
         if data.eval_split is not None:
-            _require(audit.evaluation.examples, audit, "to evaluate on")
+            require_some(audit.evaluation.examples, audit, "to evaluate on")
         return PreparedData(
             Examples(examples, account.examples_of(train)),
             Examples(examples, account.examples_of(evaluation)),
@@ -237,30 +237,6 @@ def hold_out(contents: np.ndarray, wanted: float, seed: int, source: str) -> np.
     held_out = np.zeros(len(distinct), bool)
     held_out[chosen] = True
     return held_out[which]
-
-
-def _require(examples: int, audit: Audit, purpose: str) -> None:
-    """Raises DatasetError with every reason and a row of each if no example came of the data."""
-    if examples:
-        return
-    lost = sum(tally.count for tally in audit.dropped.values())
-    faults = [
-        Fault(tally.places[0], _why(Dropped(tally.places[0], reason, tally.detail), tally.count), "")
-        for reason, tally in audit.dropped.items()
-    ]
-    raise DatasetError(
-        f"{audit.source}: nothing is left {purpose}: "
-        + ("the only row was left out" if lost == 1 else f"all {lost:,} rows were left out"),
-        hint="Raise model.max_seq_length (and training.max_length if it is set), or set data.truncation: keep_end."
-        if set(audit.dropped) == {TOO_LONG}
-        else "See data.train_on, data.truncation, data.chat_template and model.max_seq_length.",
-        faults=faults,
-    )
-
-
-def _why(drop: Dropped, rows: int) -> str:
-    reason = f"{drop.reason} ({rows:,} {'row' if rows == 1 else 'rows'})"
-    return f"{reason}: {drop.detail}" if drop.detail else reason
 
 
 def _keep(prepared: PreparedData, made: Path, key: str) -> None:

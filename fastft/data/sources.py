@@ -19,7 +19,7 @@ from fastft.data.rows import Row, raise_faults
 from fastft.errors import DatasetError, Fault
 
 if TYPE_CHECKING:
-    from fastft.recipe.schema import DataSection, SourceSection
+    from fastft.recipe.data_section import DataSection, SourceSection
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -21,7 +21,7 @@ from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import DatasetError, Fault, RecipeError
 
 if TYPE_CHECKING:
-    from fastft.recipe.schema import DataSection
+    from fastft.recipe.data_section import DataSection
     from fastft.run import Run
 
 _SEED = 3407  # of the rows that are answered, so that every model and every call answers the same ones
@@ -71,7 +71,7 @@ def section_for(run: Run | None, data: str | None, format: str, split: str) -> D
     """
     from pydantic import ValidationError
 
-    from fastft.recipe.schema import DataSection
+    from fastft.recipe.data_section import DataSection
 
     values: dict[str, Any] = {"on_error": "skip", "train_on": _recipe_of(run).get("train_on", "assistant")}
     if data is None:

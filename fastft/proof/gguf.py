@@ -80,8 +80,8 @@ def _run_checks(reference: Reference, merged: Measured, model: GGUFModel, kind: 
 
 def _ids_check(reference: Reference, model: GGUFModel) -> Check:
     trained = reference.tokenizer
-    rendered = [trained.render(p.messages, tools=p.tools, add_generation_prompt=True) for p in reference.probes]
-    triples = [(p.place, p.prompt_ids, model.tokenize(t)) for p, t in zip(reference.probes, rendered, strict=True)]
+    rendered = [trained.render(p.messages, tools=p.tools, add_generation_prompt=True) for p in reference.chats]
+    triples = [(p.place, p.prompt_ids, model.tokenize(t)) for p, t in zip(reference.chats, rendered, strict=True)]
     return ids_check("token ids", triples, trained)
 
 
@@ -102,7 +102,8 @@ def _chat_stop_check(
 
 def _chats(reference: Reference, model: GGUFModel) -> Iterator[tuple[int, Probe, ChatReply]]:
     """(number, probe, what llama.cpp's chat endpoint made of it): its template engine, its BOS, its stop tokens."""
-    numbers = sorted(range(len(reference.probes)), key=lambda i: reference.probes[i].answer is not None)
+    chats = [number for number, probe in enumerate(reference.probes) if probe.messages]
+    numbers = sorted(chats, key=lambda i: reference.probes[i].answer is not None)
     for number in numbers[:_CHATS]:
         probe = reference.probes[number]
         limit = answer_limit(reference.probes)

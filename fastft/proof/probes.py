@@ -14,6 +14,7 @@ from fastft.errors import ModelError
 
 MAX_TOKENS = 1024  # of one prompt with its answer; longer conversations are left out, to bound time and memory
 _ROOM_TO_ANSWER = 32  # tokens
+_OF_A_TEXT = 256  # tokens of a held-out text
 _SYSTEM = {"role": "system", "content": "You answer in one short sentence."}
 
 
@@ -67,7 +68,8 @@ _WITH_TOOLS: dict[str, list[dict[str, Any]]] = {
 class Probe:
     """A conversation that ends with the user's turn, the prompt the trained tokenizer makes of it, and the answer.
 
-    `whole_ids` is the prompt with the held-out answer and its end-of-turn token; without an answer it is None.
+    `whole_ids` is the prompt with the held-out answer and its end-of-turn token; without an answer it is None. A
+    held-out text has no `messages` and no `answer`: its first half is the prompt, `whole_ids` all of it.
     """
 
     place: str
@@ -99,13 +101,25 @@ def _held_out(path: Path | None, tokenizer: ChatTokenizer, samples: int) -> Iter
     taken = 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         row = json.loads(line)
-        messages = row["messages"]
+        if taken < samples and (text := row.get("text")):
+            taken += 1
+            yield _text_probe(f"held-out {number}", text, tokenizer)
+        messages = row.get("messages")
+        if not messages:
+            continue
         last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
         if taken >= samples or not (last > 0 or messages[-1]["role"] == "user"):
             continue
         taken += 1  # rows of methods that write the answers themselves are prompts alone
         prompt, answer = (messages[:last], messages[last]) if last > 0 else (messages, None)
         yield _probe(f"held-out {number}", prompt, answer, row.get("tools"), tokenizer)
+
+
+def _text_probe(place: str, text: str, tokenizer: ChatTokenizer) -> Probe:
+    """The start of a document, framed as one by its beginning, and how it goes on."""
+    start, ids = tokenizer.document_start, tokenizer.encode(text)
+    ids = (ids if ids[: len(start)] == start else [*start, *ids])[:_OF_A_TEXT]
+    return Probe(place, [], None, ids[: max(1, len(ids) // 2)], ids, None)
 
 
 def _built_in(tokenizer: ChatTokenizer) -> Iterator[Probe]:

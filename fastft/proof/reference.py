@@ -51,6 +51,11 @@ class Reference:
     trained: Measured
     merged: Merged | ModelError
 
+    @property
+    def chats(self) -> list[Probe]:
+        """The probes that a chat template writes; held-out texts are none."""
+        return [probe for probe in self.probes if probe.messages]
+
 
 def reference_for(trained: Trained, samples: int) -> Reference:
     """The reference. The last one is kept, and used again unless a file that it stands on has changed."""

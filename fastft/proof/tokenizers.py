@@ -26,10 +26,10 @@ def tokenizer_checks(reference: Reference, folder: Path) -> Iterator[Check]:
     if loaded.chat_template is None:
         yield Check("chat template", "none", "the trained one", False, f"{folder} holds no chat_template.jinja")
         return
-    rendered = [trained.render(p.messages, tools=p.tools, add_generation_prompt=True) for p in reference.probes]
-    places = [probe.place for probe in reference.probes]
+    rendered = [trained.render(p.messages, tools=p.tools, add_generation_prompt=True) for p in reference.chats]
+    places = [probe.place for probe in reference.chats]
     encoded = [loaded(text, add_special_tokens=False)["input_ids"] for text in rendered]
-    expected = [probe.prompt_ids for probe in reference.probes]
+    expected = [probe.prompt_ids for probe in reference.chats]
     yield ids_check("token ids", list(zip(places, expected, encoded, strict=True)), trained)
     yield text_check("prompt text", _rendered(reference, loaded))
     yield facts_check("special tokens", _special_tokens(reference, loaded, folder))
@@ -38,7 +38,7 @@ def tokenizer_checks(reference: Reference, folder: Path) -> Iterator[Check]:
 def _rendered(reference: Reference, loaded: Any) -> list[tuple[str, str, str]]:
     now = datetime.now()
     pairs = []
-    for probe in reference.probes:
+    for probe in reference.chats:
         expected = reference.tokenizer.render(probe.messages, tools=probe.tools, add_generation_prompt=True, now=now)
         found = loaded.apply_chat_template(
             probe.messages, tools=probe.tools, add_generation_prompt=True, tokenize=False

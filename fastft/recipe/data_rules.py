@@ -8,9 +8,9 @@ from pathlib import Path
 from fastft.data.readers.finding import find_files
 from fastft.errors import DatasetError
 from fastft.recipe.clash import Clash, Given
+from fastft.recipe.data_section import DataSection
 from fastft.recipe.describe import shown
 from fastft.recipe.paths import is_local
-from fastft.recipe.schema import DataSection
 
 _HELD_OUT = "Held-out rows must not be trained on; a share, e.g. 0.05, takes them out of training"
 

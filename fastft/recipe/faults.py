@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from fastft.recipe import advice
 from fastft.recipe.describe import choices, expectation, flatten, item_type, shown
 from fastft.recipe.document import MISSING, Document, KeyPath, reach
-from fastft.recipe.foreign import FOREIGN_VALUES
+from fastft.recipe.foreign_values import FOREIGN_VALUES
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import nearest
 from fastft.recipe.training_arguments import training_field

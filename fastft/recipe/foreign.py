@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from fastft.recipe.foreign_values import NO_PPO
+
 
 class Ours(NamedTuple):
     """`target` is "section.key", a section, or "" if a recipe has nothing of the kind; `note` says what differs."""
@@ -53,17 +55,12 @@ _CUT_ROWS = Ours("data.path", "write [{path: FILE, count: 1000}] to take that ma
 
 _METHODS = "sft, pretrain, dpo, orpo, cpo (SimPO too), kto, reward, grpo or rloo"
 _METHOD = Ours("method", f"{_METHODS}; ipo is dpo with training.loss_type: ipo")
-_NO_PPO = (
-    "TRL has removed its PPO trainer. For rewards given while it trains take grpo or rloo, for pairs of answers dpo, "
-    "for a reward model reward"
-)
 _BETA = Ours("training.beta")
 _WANTED = Ours("training.desirable_weight", "with method: kto")
 _UNWANTED = Ours("training.undesirable_weight", "with method: kto")
 _SMOOTHING = Ours("training.label_smoothing", "with a loss_type that reads it: robust, exo_pair, aot")
 _WITH_SFT = Ours("training.loss_type", "write [sigmoid, sft], with training.loss_weights: [1, ALPHA]")
 _REFERENCE = Ours("", "Leave it out: the reference is the model as it is when training starts")
-_SIMPO = "SimPO is method: cpo with training.loss_type: simpo and training.cpo_alpha: 0"
 
 AXOLOTL: Mapping[str, Ours] = {
     "base_model": _MODEL,
@@ -93,7 +90,7 @@ AXOLOTL: Mapping[str, Ours] = {
     "peft_use_rslora": Ours("lora.use_rslora"),
     "datasets": _DATA,
     "test_datasets": _EVAL,
-    "pretraining_dataset": Ours("data.path", "with data.format: text and data.train_on: all"),
+    "pretraining_dataset": Ours("data.path", "with method: pretrain, which learns raw text whole"),
     "dataset_prepared_path": _ONE_FILE,
     "shuffle_merged_datasets": Ours("training.shuffle_dataset"),
     "val_set_size": _EVAL,
@@ -115,7 +112,7 @@ AXOLOTL: Mapping[str, Ours] = {
     "mlflow_tracking_uri": _TRACKER,
     "loss_watchdog_threshold": Ours("", "Leave it out: a run whose loss is no number stops by itself"),
     "loss_watchdog_patience": Ours("", "Leave it out: a run whose loss is no number stops by itself"),
-    "early_stopping_patience": Ours("training.load_best_model_at_end", "keeps the best checkpoint"),
+    "early_stopping_patience": Ours("early_stopping.patience"),
     "rl": _METHOD,
     "dpo_beta": _BETA,
     "rl_beta": _BETA,
@@ -154,11 +151,11 @@ LLAMA_FACTORY: Mapping[str, Ours] = {
     "ref_model_adapters": _REFERENCE,
     "ref_model_quantization_bit": _REFERENCE,
     "reward_model": Ours("rewards", "what answers are rewarded for, with method: grpo or rloo"),
-    "ppo_epochs": Ours("method", _NO_PPO),
-    "ppo_buffer_size": Ours("method", _NO_PPO),
-    "ppo_score_norm": Ours("method", _NO_PPO),
-    "ppo_target": Ours("method", _NO_PPO),
-    "ppo_whiten_rewards": Ours("method", _NO_PPO),
+    "ppo_epochs": Ours("method", NO_PPO),
+    "ppo_buffer_size": Ours("method", NO_PPO),
+    "ppo_score_norm": Ours("method", NO_PPO),
+    "ppo_target": Ours("method", NO_PPO),
+    "ppo_whiten_rewards": Ours("method", NO_PPO),
     "finetuning_type": _ADAPTER,
     "cutoff_len": _LENGTH,
     "template": _TEMPLATE,
@@ -323,37 +320,8 @@ TOOLS: Mapping[str, Mapping[str, Ours]] = {
     "torchtune": TORCHTUNE,
 }
 
-_OTHER_GGUF = ("q3_k_s", "q3_k_l", "q4_1", "q4_k", "q5_1", "q5_k", "q3_k", "q2_k_l", "iq4_xs", "iq3_xxs", "iq2_xxs")
 
 # Values that mean something elsewhere, said as what to write here.
-FOREIGN_VALUES: Mapping[str, str] = {
-    "merged_4bit_forced": "Did you mean merged_4bit?",
-    "simpo": _SIMPO,
-    "alphapo": f"{_SIMPO}; AlphaPO the same with loss_type: alphapo and training.alpha",
-    "ppo": _NO_PPO,
-    "ipo": "It is method: dpo with training.loss_type: ipo",
-    "kto_pair": "It is method: kto, whose rows have one answer and a label",
-    "rm": "Did you mean reward?",
-    "pt": "Did you mean pretrain?",
-    "pretraining": "Did you mean pretrain?",
-    "cpt": "Did you mean pretrain?",
-    "safetensors": "A folder of safetensors is merged_16bit",
-    "lora": "Did you mean adapter? It is always kept in the run's adapter/ folder, too",
-    "ollama": "gguf writes an Ollama Modelfile beside the model",
-    "auto": "Leave the key out and it is chosen",
-    "bf16": "Did you mean bfloat16?",
-    "fp16": "Did you mean float16?",
-    "fp32": "Did you mean float32?",
-    "chatml": "ChatML rows are format messages; as a template it goes into data.chat_template",
-    "chat_template": "Did you mean messages?",
-    "openai": "Did you mean messages?",
-    "conversational": "Did you mean messages?",
-    "completion": "Raw text is format text; rows with a prompt are prompt_completion",
-    "adamw": "Did you mean adamw_torch?",
-    "adam": "Did you mean adamw_torch?",
-    "paged_adamw": "Did you mean paged_adamw_32bit?",
-    **dict.fromkeys(_OTHER_GGUF, "This type is not made: q4_k_m is the usual 4-bit one, q8_0 is closer to the model"),
-}
 
 
 def foreign_key(section: str, key: str) -> Ours | None:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from fastft.recipe.checks import fault
-from fastft.recipe.foreign import FOREIGN_VALUES
+from fastft.recipe.foreign_values import FOREIGN_VALUES
 from fastft.recipe.suggest import nearest
 from fastft.recipe.trl_config import source_of
 

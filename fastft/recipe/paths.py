@@ -11,10 +11,11 @@ from typing import Any
 from fastft.data.readers.finding import find_files, is_glob, matching
 from fastft.errors import DatasetError
 from fastft.recipe.callback_files import resolve_callbacks
+from fastft.recipe.data_section import DATA_PATH, DataSection, SourceSection
 from fastft.recipe.describe import quoted
 from fastft.recipe.document import Document, KeyPath, reach
 from fastft.recipe.reward_files import resolve_rewards
-from fastft.recipe.schema import DATA_PATH, DataSection, LoraSection, Recipe, SourceSection
+from fastft.recipe.schema import LoraSection, Recipe
 from fastft.recipe.suggest import nearest
 
 TINY = "fastft/tiny"

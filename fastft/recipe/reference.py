@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from fastft.recipe.advice import sections
 from fastft.recipe.describe import expectation
 from fastft.recipe.faults import field_at
+from fastft.recipe.schema import Recipe
 from fastft.trainers import METHODS
 
 
@@ -23,6 +24,7 @@ class Key(NamedTuple):
 def schema_reference() -> list[Key]:
     """All keys, section by section, in the order of the schema; then what further methods' training takes beside."""
     keys = [_key(section, name, "sft") for section, names in sections().items() for name in names]
+    keys += [_top(name) for name in Recipe.model_fields if name not in sections()]
     common = set(sections()["training"])
     for method in METHODS:
         own = [name for name in sections(method)["training"] if name not in common]
@@ -36,6 +38,12 @@ def _key(section: str, name: str, method: str) -> Key:
     default = None if field.is_required() or field.default_factory else field.default
     title = section if method == "sft" else f"{section}, method {method}"
     return Key(title, name, expectation(field), default, field.description or "")
+
+
+def _top(name: str) -> Key:
+    field = Recipe.model_fields[name]
+    default = None if field.default_factory else field.default
+    return Key("top level", name, expectation(field), default, field.description or "")
 
 
 def as_markdown() -> str:

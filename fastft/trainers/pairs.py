@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # What TRL's trainers of pairs measure, by the names they log.
 PAIR_MEASURES: Mapping[str, str] = {
-    "rewards/accuracies": "pairs ranked right",
+    "rewards/accuracies": "reward accuracy",
     "rewards/margins": "reward margin",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,14 @@ def test_prompts_that_leave_no_room_for_an_answer_are_left_out(qwen_tokenizer: P
     assert probes
     assert all(len(probe.prompt_ids) <= 100 - 32 for probe in probes)
     assert len(load_probes(None, tokenizer, 50, MAX_TOKENS * 4)) == len(PLAIN) + 2
+
+
+def test_held_out_texts_and_bare_prompts_are_asked_too(tiny: Path, tmp_path: Path) -> None:
+    tokenizer = ChatTokenizer.load(tiny)
+    path = tmp_path / "heldout.jsonl"
+    text, asked = "Ana lives in Larkham and has a dog.", {"role": "user", "content": "Where does Ana live?"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in ({"text": text}, {"messages": [asked]})))
+    whole, prompt, *_ = load_probes(path, tokenizer, 50, 1024)
+    ids = [*tokenizer.document_start, *tokenizer.encode(text)]
+    assert (whole.whole_ids, whole.prompt_ids, whole.messages, whole.answer) == (ids, ids[: len(ids) // 2], [], None)
+    assert (prompt.whole_ids, prompt.prompt_ids) == (None, tokenizer.prompt_ids([asked]))

@@ -330,7 +330,7 @@ def test_loading_is_quick(write: Write) -> None:
     from fastft.recipe import training_arguments, trl_config
 
     path = write(VALID + "training:\n  optim: adamw_8bit\n  learning_rate: 1e-4\n")
-    for cached in (trl_config.config_fields, trl_config._source, trl_config._enum, training_arguments._adapter):
+    for cached in (trl_config.config_fields, trl_config.source_of, trl_config._enum, training_arguments._adapter):
         cached.cache_clear()
     begun = time.process_time()
     load_recipe(path)

@@ -99,7 +99,7 @@ def _only_fault(source: Path) -> str:
         ("[{weight: 1}]", "found none; expected exactly one of function, builtin and run"),
         ("[{builtin: exact, wieght: 2}]", "found the key wieght.*Did you mean weight"),
         ("[{builtin: exact, weight: heavy}]", "heavy.*a number"),
-        ("[{run: runs/none}]", "there is no file .*a finished run of method reward"),
+        ("[{run: judges/none}]", "there is no file .*a finished run of method reward"),
         ("[{run: rewards}]", "no finished run: it holds no manifest.json"),
         ("[5]", "found 5; expected file.py:function"),
     ],

@@ -10,8 +10,8 @@ import pytest
 
 from fastft.recipe.describe import choices
 from fastft.recipe.owned import OWNED
-from fastft.recipe.trl_config import config_fields, reporting_integrations
 from fastft.recipe.training_arguments import settable, training_field
+from fastft.recipe.trl_config import config_fields, reporting_integrations
 
 # In a process of its own: the import takes ten seconds of everybody's memory otherwise.
 _REAL = """

@@ -138,6 +138,8 @@ def _turn_hints(row: Row) -> Iterator[str]:
         speakers, texts = ([key for key in known if key in turn] for known in (SPEAKERS, TEXTS))
         if speakers and texts:
             name = "messages" if (speakers[0], texts[0]) == ("role", "content") else "conversations"
+            if column == name:
+                continue  # it is read under this name already, by formats of another kind
             yield f"{column} holds turns with {keys}. Write in the recipe: data.columns: {{{name}: {column}}}."
         elif len(turn) > 1 and column in ("messages", "conversations"):
             yield (
