@@ -7,6 +7,10 @@ them: importing it would put the module in the function's place.
     run = fastft.train("recipes/quickstart.yaml")
     run.export(["gguf"], "q8_0")
     run.chat("Hello!")
+
+TRL's trainers, configs and every other public name of `trl` are here too: see docs/python.md.
+
+    from fastft import SFTConfig, SFTTrainer
 """
 
 from __future__ import annotations
@@ -30,10 +34,29 @@ _PUBLIC = {
     "FastftError": "fastft.errors",
 }
 __all__ = [
+    "CPOConfig",
+    "CPOTrainer",
     "ChatSession",
+    "CheckpointCallback",
+    "DPOConfig",
+    "DPOTrainer",
     "FastftError",
+    "GRPOConfig",
+    "GRPOTrainer",
+    "KTOConfig",
+    "KTOTrainer",
+    "ORPOConfig",
+    "ORPOTrainer",
+    "RLOOConfig",
+    "RLOOTrainer",
     "Recipe",
+    "RewardConfig",
+    "RewardTrainer",
     "Run",
+    "SFTConfig",
+    "SFTTrainer",
+    "ValidationCallback",
+    "WandbCallback",
     "__version__",
     "check",
     "evaluate",
@@ -55,14 +78,41 @@ if TYPE_CHECKING:
     from fastft.run import Run
     from fastft.serving import serve
     from fastft.training import train
+    from fastft.trl_api.callbacks import CheckpointCallback, ValidationCallback, WandbCallback
+    from fastft.trl_api.configs import (
+        CPOConfig,
+        DPOConfig,
+        GRPOConfig,
+        KTOConfig,
+        ORPOConfig,
+        RewardConfig,
+        RLOOConfig,
+        SFTConfig,
+    )
+    from fastft.trl_api.trainers import (
+        CPOTrainer,
+        DPOTrainer,
+        GRPOTrainer,
+        KTOTrainer,
+        ORPOTrainer,
+        RewardTrainer,
+        RLOOTrainer,
+        SFTTrainer,
+    )
     from fastft.verification import verify
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    if name.startswith("_"):
         raise AttributeError(f"module 'fastft' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    from fastft.trl_api import OURS, forward
+
+    return getattr(import_module(OURS[name]), name) if name in OURS else forward(name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    from fastft.trl_api import public_names
+
+    return sorted({*__all__, *public_names()})

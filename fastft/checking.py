@@ -164,6 +164,7 @@ def _plan(
         sequences=sequences,
         max_length=max_length,
         lora=recipe.lora is not None,
+        recompute=recipe.lora is None or bool(recipe.lora.use_gradient_checkpointing),
         on_cpu=device.is_cpu,
     )
     arguments = {default.key: default.value for default in defaults} | dict(given)

@@ -37,7 +37,8 @@ def fit_to_adapter(recipe: Recipe) -> Recipe:
         config = read_config(folder)
     except ExportError as error:
         raise _refused(recipe, error.message, "a run directory, or a folder with a LoRA of PEFT") from error
-    trained_on = str(config.get("base_model_name_or_path"))
+    known = base_of_adapter(recipe.lora)  # of a run; where that was a stage, the config names the merged folder
+    trained_on = known.model_name if known else str(config.get("base_model_name_or_path"))
     if not _same_model(trained_on, recipe.model.model_name):
         expected = f"an adapter on {recipe.model.model_name}, which model.model_name says"
         raise _refused(recipe, f"an adapter on {trained_on}", expected, f"Set model.model_name: {trained_on}")

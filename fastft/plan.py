@@ -113,20 +113,23 @@ def make_plan(
         return Plan(0, 0, tokens, sequences, steps, 0)
     trainable = shape.lora(lora.r) if lora is not None else shape.parameters
     in_flight = arguments["per_device_train_batch_size"] * longest * width
-    memory = _memory(shape, model, trainable, in_flight, lora is not None, on_cpu)
+    memory = _memory(shape, model, trainable, in_flight, lora, on_cpu)
     return Plan(shape.parameters, trainable, tokens, sequences, steps, memory)
 
 
-def _memory(shape: Shape, model: ModelSection, trainable: int, in_flight: int, lora: bool, on_cpu: bool) -> int:
+def _memory(
+    shape: Shape, model: ModelSection, trainable: int, in_flight: int, lora: LoraSection | None, on_cpu: bool
+) -> int:
     """Peak bytes: weights, trained weights with gradients and Adam's moments, activations, logits, overhead."""
     four_bit = model.load_in_4bit and not model.full_finetuning and not model.load_in_16bit
     weights = shape.linear * (_NF4_BYTES if four_bit else 2) + 2 * shape.embedding
-    states = 16 * trainable if lora else 14 * trainable
+    states = 16 * trainable if lora is not None else 14 * trainable
     live_layer = in_flight * (
         2 * (4 * shape.hidden + 2 * shape.head_dim * (shape.heads + shape.kv_heads) + 2 * shape.intermediate)
         + 4 * shape.heads
     )
-    activations = 2 * shape.hidden * shape.layers * in_flight + live_layer
+    recomputed = lora is None or lora.use_gradient_checkpointing
+    activations = 2 * shape.hidden * shape.layers * in_flight + live_layer * (1 if recomputed else shape.layers)
     logits = min(_CHUNK_OF_LOGITS, 8 * in_flight * shape.vocabulary)
     total = weights + states + activations + logits
     return int(total + _CPU_OVERHEAD if on_cpu else total * (1 + 1 / 16) + _GPU_OVERHEAD)

@@ -5,6 +5,8 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import fastft
 
 
@@ -13,6 +15,7 @@ def test_no_submodule_takes_the_place_of_a_public_function() -> None:
     assert not names & set(fastft.__all__)
 
 
+@pytest.mark.slow  # TRL's names load unsloth
 def test_public_names_load_on_first_use_and_are_what_they_say() -> None:
     for name in fastft.__all__:
         assert getattr(fastft, name) is not None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fastft
-from fastft.errors import ModelError
+from fastft.errors import ModelError, RecipeError
 from fastft.files import sha256_of
 from fastft.stages import lineage, stage_at, stage_folder
 
@@ -134,3 +134,18 @@ def test_a_line_of_runs_without_ancestors_names_itself() -> None:
     assert lineage("one", "sft", {"model": "fastft/tiny"}) == [
         {"run": "one", "method": "sft", "from": {"model": "fastft/tiny"}}
     ]
+
+
+@pytest.mark.slow
+def test_the_adapter_of_a_stage_is_gone_on_with(chain: list[fastft.Run]) -> None:
+    """Its configuration names the merged folder, the recipe the run before: they are the same base."""
+    first, second, _ = chain
+    recipe = {
+        "model": {"model_name": str(first.directory), "max_seq_length": 128},
+        "lora": {"adapter_name_or_path": str(second.directory)},
+        "data": {"path": str(DATA / "quickstart.jsonl")},
+        "training": {"max_steps": 1},
+    }
+    assert fastft.check(recipe).recipe.lora.r == 4  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match=f"found an adapter on {first.directory}"):
+        fastft.check(recipe | {"model": {"model_name": "fastft/tiny", "max_seq_length": 128}})

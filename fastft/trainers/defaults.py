@@ -21,8 +21,11 @@ def choose_defaults(
     max_length: int,
     lora: bool,
     on_cpu: bool,
+    recompute: bool = True,
 ) -> tuple[Default, ...]:
     """What is left out of `given`, chosen for a method. `parameters` is a count, `max_length` is in tokens.
+
+    Without `recompute` activations are kept: TRL's configs would recompute them whatever the LoRA section says.
 
     `examples` are the conversations to learn, `sequences` what they are fed as: fewer, where they are packed.
     """
@@ -49,6 +52,8 @@ def choose_defaults(
         Default("seed", 3407, "Unsloth's"),
         Default("logging_steps", 1, "into metrics.jsonl"),
     ]
+    if not recompute:
+        chosen.append(Default("gradient_checkpointing", False, "as lora.use_gradient_checkpointing"))
     if "max_steps" not in given:
         chosen.insert(len(own) + 1, Default("num_train_epochs", _epochs(examples), f"{examples:,} examples"))
     steps = steps_of({**{d.key: d.value for d in chosen}, **known}, sequences)
