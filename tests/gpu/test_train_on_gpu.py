@@ -30,3 +30,28 @@ def test_packed_and_padded_runs_reach_the_same_loss(tmp_path: Path) -> None:
         run = fastft.train(ROOT / "recipes" / "quickstart.yaml", overrides, output_dir=tmp_path / packing)
         losses.append(run.manifest()["evaluation"]["after"]["loss"])
     assert abs(losses[0] - losses[1]) < 0.1
+
+
+# What each method's own metric has to do on held-out rows, from before to after its tiny recipe.
+IMPROVES = {
+    "dpo": ("rewards/margins", 1),
+    "orpo": ("rewards/margins", 1),
+    "cpo": ("rewards/margins", 1),
+    "kto": ("rewards/margins", 1),
+    "reward": ("accuracy", 1),
+    "grpo": ("reward", 1),
+    "rloo": ("reward", 1),
+    "pretrain": ("loss", -1),
+}
+
+
+@pytest.mark.parametrize("method", IMPROVES)
+def test_every_method_improves_through_the_cuda_path(method: str, tmp_path: Path) -> None:
+    import fastft
+
+    recipe = ROOT / "recipes" / method / "tiny.yaml"
+    run = fastft.train(recipe, ["export.formats=[]"], output_dir=tmp_path / "run")
+    name, sign = IMPROVES[method]
+    before, after = ({**run.manifest()["evaluation"][when]} for when in ("before", "after"))
+    first, last = (sides["metrics"].get(name, sides.get(name)) for sides in (before, after))
+    assert sign * last > sign * first
