@@ -15,6 +15,7 @@ from fastft.model_fit import fit_to_model
 from fastft.plan import Plan, make_plan, read_shape
 from fastft.recipe.load import load_recipe
 from fastft.rewards.prompts import require_prompts
+from fastft.stages import require_judges
 from fastft.trackers import login_warnings
 from fastft.trainers import find_method
 from fastft.trainers.defaults import choose_defaults
@@ -57,7 +58,8 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
     from fastft.data.prepare import prepare_data
 
     recipe = load_recipe(source, overrides)
-    method = _as_packed(find_method(recipe.method), recipe.training)
+    require_judges(recipe)
+    method = _with_room(_as_packed(find_method(recipe.method), recipe.training), recipe)
     folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
     recipe = fit_to_adapter(fit_to_model(recipe, folder))
     tokenizer = _tokenizer(recipe, method, folder)
@@ -122,6 +124,20 @@ def _honoured(training: Mapping[str, Any], folder: Path) -> tuple[Mapping[str, A
     rest = {key: value for key, value in training.items() if not key.startswith("packing")}
     told = f"training.packing can't be honoured: {reason}. Batches of similar lengths are made instead"
     return {**rest, "train_sampling_strategy": "group_by_length"}, [told]
+
+
+def _with_room(method: Method, recipe: Recipe) -> Method:
+    """Where the model answers itself, and its answers' length wasn't said: at most half of what the model can hold."""
+    whole = int(recipe.model.max_seq_length or 0)
+    if not method.generates or "max_completion_length" in recipe.training or not whole:
+        return method
+    fitting = (
+        replace(default, value=min(default.value, whole // 2), reason="at most half of model.max_seq_length")
+        if default.key == "max_completion_length"
+        else default
+        for default in method.defaults
+    )
+    return replace(method, defaults=tuple(fitting))
 
 
 def _longest(recipe: Recipe, method: Method) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.base_identity import BaseIdentity
 from fastft.errors import ExportError, Fault, RecipeError
+from fastft.exporters.classifier import holds_classifier
 from fastft.files import write_json
 from fastft.recipe.lora_rules import is_residual
 
@@ -37,6 +38,8 @@ def fit_to_adapter(recipe: Recipe) -> Recipe:
         config = read_config(folder)
     except ExportError as error:
         raise _refused(recipe, error.message, "a run directory, or a folder with a LoRA of PEFT") from error
+    if holds_classifier(folder):
+        raise _refused(recipe, f"{folder} is a reward model's", "an adapter of a model that writes text")
     known = base_of_adapter(recipe.lora)  # of a run; where that was a stage, the config names the merged folder
     trained_on = known.model_name if known else str(config.get("base_model_name_or_path"))
     if not _same_model(trained_on, recipe.model.model_name):

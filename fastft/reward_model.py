@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.conversation import Conversation
+from fastft.data.faults import RowFaultError, RowRefusedError
 from fastft.data.formats import load_format
 from fastft.data.render import Renderer
 from fastft.data.tokenizer import ChatTokenizer
@@ -58,8 +59,7 @@ class RewardModel:
 
         Raises DatasetError for one that can't be rendered as in training, or is longer than the model was trained for.
         """
-        convert = load_format("messages").convert
-        rows = [convert({"messages": list(map(dict, c))}, f"conversation {i + 1}") for i, c in enumerate(conversations)]
+        rows = [_conversation(messages, number) for number, messages in enumerate(conversations, start=1)]
         return self.score_ids([self.ids(row) for row in rows])
 
     def ids(self, conversation: Conversation) -> list[int]:
@@ -91,6 +91,23 @@ class RewardModel:
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
         with torch.no_grad():
             return self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].float().tolist()
+
+
+def _conversation(messages: Any, number: int) -> Conversation:
+    """Raises DatasetError for what is no list of messages."""
+    place = f"conversation {number}"
+    turns: list[Any] = list(messages) if isinstance(messages, Sequence) else [None]
+    if isinstance(messages, str) or not all(isinstance(turn, Mapping) for turn in turns):
+        raise DatasetError(
+            f"{place} is {type(messages).__name__}; expected a list of messages",
+            hint='scores() takes a list of them: [[{"role": "user", "content": …}, {"role": "assistant", …}]].',
+        )
+    try:
+        return load_format("messages").convert({"messages": [dict(turn) for turn in turns]}, place)
+    except (RowFaultError, RowRefusedError) as error:
+        raise DatasetError(
+            f"{place} can't be scored: {error}", hint='Messages are {"role": …, "content": …}.'
+        ) from error
 
 
 def load_scores(base: Path, adapter: Path | None, dtype: torch.dtype | None = None) -> Any:

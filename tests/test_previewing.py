@@ -227,3 +227,14 @@ def test_the_command_prints_and_imports_no_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert "‹1›user" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "grpo", "reward"])
+def test_a_row_of_other_methods_is_shown_as_they_learn_it(method: str) -> None:
+    """A pair is two examples, a judged answer one, a prompt one of which nothing is learned."""
+    recipes = Path(__file__).resolve().parent.parent / "recipes"
+    (section,) = preview_recipe(recipes / method / "tiny.yaml", row=3).sections
+    assert "trained on" in section.heading
+    assert len(section.shown) == {"dpo": 2, "reward": 2}.get(method, 1)
+    learned = [any(piece.learned for piece in example.pieces) for example in section.shown]
+    assert learned == [method != "grpo"] * len(learned)

@@ -130,6 +130,18 @@ def test_a_run_that_is_not_there_yet_is_told_without_asking_the_hub() -> None:
         resolve_model("runs/no-such-stage", weights=False)
 
 
+def test_a_judge_that_is_not_there_yet_is_told_by_check() -> None:
+    recipe = {
+        "model": {"model_name": "fastft/tiny", "max_seq_length": 128},
+        "lora": {"r": 4},
+        "data": {"path": str(DATA / "online_tiny.jsonl"), "format": "prompt_only"},
+        "method": "grpo",
+        "rewards": [{"run": "runs/no-such-judge"}],
+    }
+    with pytest.raises(RecipeError, match="there is no run runs/no-such-judge yet"):
+        fastft.check(recipe)
+
+
 def test_a_line_of_runs_without_ancestors_names_itself() -> None:
     assert lineage("one", "sft", {"model": "fastft/tiny"}) == [
         {"run": "one", "method": "sft", "from": {"model": "fastft/tiny"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastft.data.audit import Audit
 from fastft.data.faults import Dropped
+from fastft.data.preferences import LONG_PROMPT
 from fastft.data.render import TOO_LONG
 from fastft.errors import DatasetError, Fault
 
@@ -21,7 +22,7 @@ def require_some(examples: int, audit: Audit, purpose: str) -> None:
         f"{audit.source}: nothing is left {purpose}: "
         + ("the only row was left out" if lost == 1 else f"all {lost:,} rows were left out"),
         hint=f"Raise model.max_seq_length (and training.max_length if it is set){_or_cut(audit)}."
-        if set(audit.dropped) == {TOO_LONG}
+        if set(audit.dropped) <= {TOO_LONG, LONG_PROMPT}
         else "See data.train_on, data.truncation, data.chat_template and model.max_seq_length.",
         faults=faults,
     )

@@ -14,13 +14,29 @@ from typing import TYPE_CHECKING
 
 from fastft.data.conversation import IGNORE, Conversation, Example, Message
 from fastft.data.faults import Dropped, RowRefusedError
-from fastft.data.render import TOO_LONG, Rendered, Renderer
+from fastft.data.render import Rendered, Renderer
 from fastft.data.turns import control_token
 
 if TYPE_CHECKING:
+    from fastft.data.formats import Kind
     from fastft.data.tokenizer import ChatTokenizer
 
+LONG_PROMPT = "the prompt is longer than max_seq_length less max_completion_length"
 SAME = "both answers are the same, so there is nothing to prefer"
+
+
+def rendered_as(
+    kind: Kind, renderer: Renderer, tokenizer: ChatTokenizer, conversations: Iterable[Conversation], max_length: int
+) -> Iterator[Rendered]:
+    """One Rendered for each conversation of a kind, in order."""
+    match kind:
+        case "preference":
+            return render_pairs(renderer, conversations)
+        case "unpaired":
+            return render_judged(renderer, conversations)
+        case "prompt":
+            return render_prompts(tokenizer, conversations, max_length)
+    return renderer.render_all(conversations)
 
 
 def render_pairs(renderer: Renderer, conversations: Iterable[Conversation]) -> Iterator[Rendered]:
@@ -111,5 +127,5 @@ def _prompt(tokenizer: ChatTokenizer, conversation: Conversation, max_length: in
         raise RowRefusedError("a message holds a control token of the model as text", found)
     ids = tokenizer.prompt_ids(conversation.as_dicts(), tools=conversation.tools or None)
     if len(ids) > max_length:
-        raise RowRefusedError(TOO_LONG, f"the prompt has {len(ids):,} tokens and {max_length:,} are left for it")
+        raise RowRefusedError(LONG_PROMPT, f"{len(ids):,} tokens, and {max_length:,} are left for it")
     return Example(ids, [IGNORE] * len(ids), conversation.place)

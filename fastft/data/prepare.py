@@ -21,7 +21,7 @@ from fastft.data.account import Account
 from fastft.data.audit import Audit
 from fastft.data.convert import Converter
 from fastft.data.emptiness import require_some
-from fastft.data.preferences import render_judged, render_pairs, render_prompts
+from fastft.data.preferences import rendered_as
 from fastft.data.render import Rendered, Renderer
 from fastft.data.sources import Source, sources_of
 from fastft.data.store import (
@@ -139,7 +139,7 @@ class _Preparation:
 
     def __init__(self, data: DataSection, tokenizer: ChatTokenizer, made: Path, *, max_length: int, kind: Kind) -> None:
         self.account = Account()
-        self._kind = kind
+        self._kind: Kind = kind
         self._data = data
         self._tokenizer = tokenizer
         self._max_length = max_length
@@ -157,14 +157,7 @@ class _Preparation:
             self._converter.refuse_faults(source)
 
     def _rendered(self, conversations: Iterator[Conversation]) -> Iterator[Rendered]:
-        match self._kind:
-            case "preference":
-                return render_pairs(self._renderer, conversations)
-            case "unpaired":
-                return render_judged(self._renderer, conversations)
-            case "prompt":
-                return render_prompts(self._tokenizer, conversations, self._max_length)
-        return self._renderer.render_all(conversations)
+        return rendered_as(self._kind, self._renderer, self._tokenizer, conversations, self._max_length)
 
     def _write(self, rendered: Sequence[Rendered]) -> None:
         contents = [encode(r.conversation) for r in rendered]

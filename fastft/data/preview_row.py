@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from fastft.data.account import Account
 from fastft.data.convert import Converter
 from fastft.data.faults import Dropped
+from fastft.data.preferences import rendered_as
 from fastft.data.preview import Section, learned_share, shown
 from fastft.data.render import Rendered, Renderer
 from fastft.data.rows import Row
 from fastft.data.sources import Source, sources_of
 from fastft.errors import DatasetError, Fault
+from fastft.trainers import find_method
 
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
@@ -116,7 +118,8 @@ def _rendered(report: CheckReport, row: FoundRow) -> tuple[Rendered | None, Sequ
     Raises DatasetError if it is malformed.
     """
     data, account = report.recipe.data, _Kept()
-    converter = Converter(data, account)
+    kind = find_method(report.recipe.method).kind
+    converter = Converter(data, account, kind)
     source = row.alone()
     conversations = list(converter.conversations(source))
     converter.refuse_faults(source, always=True)
@@ -128,7 +131,7 @@ def _rendered(report: CheckReport, row: FoundRow) -> tuple[Rendered | None, Sequ
         train_on=data.train_on,
         truncation=data.truncation,
     )
-    rendered = renderer.render(conversations[0])
+    rendered = next(rendered_as(kind, renderer, report.tokenizer, conversations, report.data.audit.max_length))
     return rendered, rendered.dropped
 
 

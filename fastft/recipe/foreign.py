@@ -293,7 +293,7 @@ FORMER: Mapping[str, Ours] = {
     "logging_dir": Ours("", "Leave it out: metrics go into the run directory"),
     "no_cuda": Ours("", "The device is found by itself; CUDA_VISIBLE_DEVICES= hides a GPU"),
     "tokenizer_name": Ours("", "Leave it out: the tokenizer comes with the model"),
-    "max_prompt_length": Ours("training.max_length"),
+    "max_prompt_length": Ours("training.max_length", "of prompt and answer together; TRL has none for prompts alone"),
     "gradient_accumulation": Ours("training.gradient_accumulation_steps"),
     "grad_accum": Ours("training.gradient_accumulation_steps"),
     "epochs": _EPOCHS,

@@ -80,7 +80,7 @@ def _unmet(
             yield from _unfit(reward, column, (*data.train_conversations, *data.evaluation_conversations))
     if reward.function is not None:
         for name in _needed(reward.function, given):
-            yield f"{reward.name} needs {name}", "a column of the data or one of arguments", have
+            yield f'"{reward.name}" needs "{name}"', "a column of the data or one of arguments", have
 
 
 def _unfit(reward: RewardSection, column: str, conversations: Iterable[Conversation]) -> Iterator[tuple[str, str, str]]:

@@ -62,7 +62,7 @@ class Reward:
         return [None if value is None else float(value) for value in values]
 
     def _said(self, what: str, prompts: Sequence[Any]) -> str:
-        return f"the reward {self.__name__} {what}. The prompt: {_short(_last_text(prompts[0]))}"
+        return f'the reward "{self.__name__}" {what}. The prompt: {_short(_last_text(prompts[0]))}'
 
 
 def load_rewards(rewards: tuple[RewardSection, ...]) -> list[Reward]:

@@ -14,7 +14,7 @@ from fastft.model_files import TINY, resolve_model
 from fastft.trainers import find_method
 from fastft.trainers.pairs import guard_pairs
 from fastft.trl_api.loading import load_for
-from fastft.trl_api.rows import Wanted, is_ours, prepare_rows
+from fastft.trl_api.rows import Wanted, is_ours, prepare_rows, require_answers
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -116,6 +116,7 @@ class Accepting:
             return {key: self._fed(part, f"{name}[{key!r}]", tokenizer, args) for key, part in dataset.items()}
         wanted = self._wanted(args)
         if not is_ours(dataset, wanted) or not _is_tokenizer(tokenizer):
+            require_answers(dataset, wanted, name)
             return dataset
         shaped = self._shaped(dataset)
         called = name if shaped is dataset else f"{name} (unpaired)"  # its rows are others, and twice as many
@@ -183,7 +184,9 @@ def _reward(name: str) -> Any:
         from fastft.rewards.reward import load_rewards
 
         return load_rewards((RewardSection.model_validate({"run": name}),))[0]
-    return str(resolve_model(name, weights=True)) if name == TINY else name
+    if name == TINY or name.startswith("runs/"):  # the latter is nobody's on the Hub: a run that isn't there
+        return str(resolve_model(name, weights=True))
+    return name
 
 
 def _each(datasets: Any) -> list[Any]:

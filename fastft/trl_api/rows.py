@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("fastft")
 _NO_LIMIT = 2**31 - 1
-_HINT = "Repair or remove these rows, e.g. with dataset.filter; docs/python.md names the formats."
+_HINT = "Repair or remove these rows, e.g. with dataset.filter; the README lists the rows each method learns from."
 # A column of these says that the rows were tokenised already, or that only TRL knows what to do with them.
 _TOKENISED = ("input_ids", "prompt_ids", "prompt_input_ids", "chosen_ids", "chosen_input_ids", "completion_ids")
 _FOR_TRL = ("image", "images", "video", "videos", "audio", "audios", "chat_template_kwargs", "ref_chosen_logps")
@@ -45,6 +45,21 @@ class Wanted:
     text_field: str = "text"
     all_of_conversations: bool = False  # every token of a conversation is learned, not the assistant's alone
     all_of_prompts: bool = False  # a prompt is learned as its completion is
+
+
+def require_answers(dataset: Any, wanted: Wanted, name: str) -> None:
+    """Raises DatasetError for rows without the answers that the method compares; TRL would fail at the first one."""
+    from datasets import Dataset
+
+    needs = {"preference": {"chosen", "rejected"}, "unpaired": {"completion", "label"}}.get(wanted.kind)
+    columns = set(dataset.column_names) if isinstance(dataset, Dataset) else set()
+    fits = needs is not None and (needs <= columns or {"chosen", "rejected"} <= columns)  # TRL takes pairs apart
+    if needs is None or not columns or columns & {*_TOKENISED, *_FOR_TRL} or fits:
+        return
+    raise DatasetError(
+        f"{name} has the columns {', '.join(sorted(columns))}; expected {' and '.join(sorted(needs))}",
+        hint="Rename them with dataset.rename_columns; the README lists the rows each method learns from.",
+    )
 
 
 def is_ours(dataset: Any, wanted: Wanted) -> bool:

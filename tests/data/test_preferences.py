@@ -12,7 +12,7 @@ import pytest
 
 from fastft.data.conversation import IGNORE, Conversation, Example, Message
 from fastft.data.formats import Kind
-from fastft.data.preferences import SAME, render_judged, render_pairs, render_prompts
+from fastft.data.preferences import LONG_PROMPT, SAME, render_judged, render_pairs, render_prompts
 from fastft.data.prepare import PreparedData, prepare_data
 from fastft.data.render import TOO_LONG, Renderer
 from fastft.data.tokenizer import ChatTokenizer
@@ -168,8 +168,8 @@ def test_a_pair_that_teaches_nothing_is_left_out_for_a_reason(
 def test_a_prompt_that_is_too_long_is_left_out_with_both_numbers(small: ChatTokenizer, pair: Pair) -> None:
     (rendered,) = render_prompts(small, [Conversation(pair().messages, "x:1")], 5)
     (drop,) = rendered.dropped
-    assert drop.reason == TOO_LONG
-    assert drop.detail == f"the prompt has {len(_prompt_ids(small, pair()))} tokens and 5 are left for it"
+    assert drop.reason == LONG_PROMPT
+    assert drop.detail == f"{len(_prompt_ids(small, pair()))} tokens, and 5 are left for it"
 
 
 def test_order_is_kept_through_rows_that_are_left_out(small: ChatTokenizer, pair: Pair) -> None:

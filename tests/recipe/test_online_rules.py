@@ -84,7 +84,7 @@ def _only_fault(source: Path) -> str:
         ("[rewards/broken.py:likes]", "broken.py is no valid Python at line 1"),
         ("[rewards/mine.py:like]", "defines no like; .*Did you mean likes"),
         ("[{function: 'rewards/mine.py:strict', arguments: {size: 2}}]", "strict takes no size.*completions, scale"),
-        ("[rewards/mine.py:needy]", "recipe.yaml:5 rewards.0.: needy needs missing; .*The prompts have town, n"),
+        ("[rewards/mine.py:needy]", 'recipe.yaml:5 rewards.0.: "needy" needs "missing"; .*The prompts have town, n'),
         ("[exact]", "exact compares with the column answer, which is not there; .*The prompts have town, n"),
         ("[{builtin: exact, arguments: {column: twon}}]", "the column twon.*Did you mean town"),
         ("[{builtin: exact, arguments: {column: n}, weight: 0}, {builtin: exact, arguments: {column: n}, weight: 0}]",

@@ -68,7 +68,7 @@ def test_anything_else_is_told_in_one_line(returned: object, words: str) -> None
     with pytest.raises(TrainingError) as caught:
         _call(lambda: returned)
     assert words in str(caught.value)
-    assert "the reward mine returned" in str(caught.value)
+    assert 'the reward "mine" returned' in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -78,7 +78,7 @@ def test_a_failure_names_the_line_of_the_function(tmp_path: Path) -> None:
     (reward,) = load_rewards((RewardSection.model_validate(f"{file}:fails"),))
     with pytest.raises(TrainingError) as caught:
         reward(prompts=PROMPTS, completions=COMPLETIONS, completion_ids=[[1], [2]])
-    assert f"the reward fails failed at {file}:2: TypeError: list indices must be" in str(caught.value)
+    assert f'the reward "fails" failed at {file}:2: TypeError: list indices must be' in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

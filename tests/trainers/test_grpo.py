@@ -133,7 +133,7 @@ def test_a_failing_reward_stops_training_in_one_line(tiny: Path, tmp_path: Path)
     (tmp_path / "mine.py").write_text("def mine(completions, **_):\n    return [1.0]\n")
     trainer = build_trainer(cases.job_of_rows(tiny, {}, tmp_path, [f"{tmp_path / 'mine.py'}:mine"]))
     with pytest.raises(
-        TrainingError, match=r"the reward mine returned 1 values, \[1.0\]; expected a list of 8"
+        TrainingError, match=r'the reward "mine" returned 1 values, \[1.0\]; expected a list of 8'
     ) as caught:
         trainer.train()
     assert 'The prompt: "Note: ' in str(caught.value)

@@ -72,6 +72,25 @@ def test_what_can_not_be_scored_is_told(run: fastft.Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "wrong",
+    [[{"role": "user", "content": "Hi"}], ["Hi"], [{"messages": []}], [[{"from": "human", "value": "Hi"}]], [[3]]],
+)
+def test_what_is_no_list_of_conversations_is_told(run: fastft.Run, wrong: Any) -> None:
+    from fastft.reward_model import RewardModel
+
+    with pytest.raises(DatasetError, match="conversation 1"):
+        RewardModel.load(run.directory).scores(wrong)
+
+
+@pytest.mark.slow
+def test_its_adapter_is_none_of_a_model_of_text(run: fastft.Run) -> None:
+    recipe = _recipe() | {"lora": {"adapter_name_or_path": str(run.directory)}, "method": "dpo"}
+    with pytest.raises(RecipeError, match="is a reward model's"):
+        fastft.check(recipe)
+
+
+@pytest.mark.slow
 def test_the_merged_model_is_proven_and_a_wrong_one_is_caught(run: fastft.Run) -> None:
     from safetensors.torch import load_file, save_file
 

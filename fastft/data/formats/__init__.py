@@ -55,9 +55,11 @@ def choose_format(rows: Sequence[Row], named: str, source: str, *, kinds: Sequen
 
     Raises DatasetError listing the candidates where none, or more than one, fits, and for rows of another kind.
     """
-    from fastft.data.formats.detection import detect, require_kind
+    from fastft.data.formats.detection import detect, no_texts, require_kind
 
     if named == "auto":
         return detect(rows, source, kinds)
     require_kind(named, kinds)
+    if named == "text" and not any("text" in row.values for row in rows):
+        raise no_texts(rows, source)
     return named

@@ -61,6 +61,16 @@ def detect(rows: Sequence[Row], source: str, kinds: Sequence[Kind]) -> str:
     )
 
 
+def no_texts(rows: Sequence[Row], source: str) -> DatasetError:
+    """What to say where raw text was expected, as method pretrain does, and no row has any."""
+    fitting = [name for name in FORMATS if name != "text" and _fits_all(rows, name)]
+    told = f" These are rows of format {fitting[0]}: see method sft, and what docs/methods.md says." if fitting else ""
+    return DatasetError(
+        f"{source}: no row has the column text; there are {_columns(rows)}",
+        hint=f"Raw text stands in text, or in another column by data.columns: {{text: NAME}}.{told}",
+    )
+
+
 def _refuse_marked(rows: Sequence[Row], source: str, kinds: Sequence[Kind]) -> None:
     """Rows that tell good answers from bad ones, for a method that doesn't.
 
@@ -118,8 +128,18 @@ def _nothing_fits(rows: Sequence[Row], source: str, kinds: Sequence[Kind]) -> Da
         )
     known = "\n".join(f"  {name}: {load_format(name).NEEDS}" for name in _names(kinds))
     mapped = "Other column names are mapped in data.columns, for example {output: answer}."
-    hints = [*(_answer_hints(rows[0]) if "prompt" in other[:1] else ()), *_turn_hints(rows[0])]
+    hints = [
+        *(_label_hints(rows[0]) if "unpaired" in kinds else ()),
+        *(_answer_hints(rows[0]) if "prompt" in other[:1] else ()),
+        *_turn_hints(rows[0]),
+    ]
     return DatasetError(told, hint="\n".join([*hints, f"Known formats:\n{known}\n{mapped}"]))
+
+
+def _label_hints(row: Row) -> Iterator[str]:
+    """Judged answers whose label is in words that could mean anything."""
+    if (label := row.values.get("label")) is not None and not isinstance(label, bool):
+        yield f"label is {label!r}; expected true or false (also 1 and 0, or these as text)."
 
 
 def _answer_hints(row: Row) -> Iterator[str]:

@@ -90,4 +90,6 @@ def check_answer(messages: Sequence[Message], name: str) -> None:
         if message.role != "assistant":
             raise RowFaultError(f"{name} {verb} with a {message.role} turn", "an answer: an assistant turn")
         if not (message.content.strip() or message.tool_calls or message.reasoning_content):
+            if name in ("chosen", "rejected"):
+                raise RowRefusedError(f"the {name} answer is empty")
             raise RowRefusedError("an answer is empty", name)

@@ -146,3 +146,11 @@ def test_turns_under_other_names_say_what_to_do(row: dict[str, Any], hint: str) 
     assert "no known format has the columns" in error.message
     assert error.hint.splitlines()[0] == hint
     assert "sharegpt: conversations: a list of {from, value}" in error.hint
+
+
+def test_labels_in_words_and_chats_where_texts_are_wanted_are_told_what_they_are() -> None:
+    judged = {"prompt": "a", "completion": "b", "label": "good"}
+    assert "label is 'good'; expected true or false" in str(refusal(judged, kinds=["unpaired"]))
+    told = str(refusal({"messages": CHAT}, named="text"))
+    assert "no row has the column text; there are messages" in told
+    assert "rows of format messages" in told

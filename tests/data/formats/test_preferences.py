@@ -378,7 +378,7 @@ def test_a_malformed_row_says_what_was_found_and_expected(name: str) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
-    "an empty answer": ("preference", TEXTS | {"rejected": " "}, "an answer is empty", "rejected"),
+    "an empty answer": ("preference", TEXTS | {"rejected": " "}, "the rejected answer is empty", ""),
     "an empty prompt": ("preference", TEXTS | {"prompt": ""}, "the prompt is empty", ""),
     "a blank prompt": ("preference", TEXTS | {"prompt": "\n"}, "the prompt is empty", ""),
     "an image in an answer": (
