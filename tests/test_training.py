@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,8 @@ def test_interrupted_and_resumed_ends_at_the_same_bytes(
 
     whole = fastft.progress.progress_callback
 
-    def interrupting(console: Console, metrics: Path) -> Any:
-        callback = whole(console, metrics)
+    def interrupting(console: Console, metrics: Path, displayed: Sequence[str]) -> Any:
+        callback = whole(console, metrics, displayed)
 
         def on_step_begin(args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG001
             if state.global_step == 5:
