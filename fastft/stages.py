@@ -78,7 +78,11 @@ def prepare_stage(model_name: str, console: Console) -> None:
     from fastft.progress import working
     from fastft.recipe.export_section import ExportSection
 
-    if _is_current(Trained.of_run(run), run.exports / _MERGED):
+    merged = run.exports / _MERGED
+    if _is_current(Trained.of_run(run), merged):
+        _require_unchanged(merged, run)
+        if _failed(merged):
+            console.print(f"! {run.name} merged into 16 bits differs from what was trained: {merged}", style="yellow")
         return
     export = ExportSection.model_validate({"formats": [_MERGED]})
     try:
@@ -95,6 +99,22 @@ def _is_current(trained: Trained, merged: Path) -> bool:
         return False
     made_from = json.loads(path.read_text(encoding="utf-8"))["made_from"]
     return made_from["sha256"] == trained.source.fingerprint()
+
+
+def _require_unchanged(merged: Path, run: Run) -> None:
+    """Raises ModelError if a file of the merged model isn't the one that was exported."""
+    files = json.loads((merged / "export.json").read_text(encoding="utf-8"))["files"]
+    changed = [n for n, digest in files.items() if not (merged / n).is_file() or sha256_of(merged / n) != digest]
+    if changed:
+        raise ModelError(
+            f"{merged / changed[0]} is not the file that was exported",
+            hint=f"{_MERGE_AGAIN.format(run.directory)} --overwrite",
+        )
+
+
+def _failed(merged: Path) -> bool:
+    path = merged / "verification.json"
+    return path.is_file() and not json.loads(path.read_text(encoding="utf-8"))["passed"]
 
 
 def lineage(name: str, method: str, parents: Mapping[str, str]) -> list[dict[str, Any]]:

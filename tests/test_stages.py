@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import fastft
 from fastft.errors import ModelError, RecipeError
 from fastft.files import sha256_of
-from fastft.stages import lineage, stage_at, stage_folder
+from fastft.stages import lineage, prepare_stage, stage_at, stage_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "recipes" / "data"
@@ -98,6 +100,23 @@ def test_a_stage_is_its_merged_model_and_a_changed_one_is_refused(chain: list[fa
         third.chat("Hello!")
     merged.write_bytes(whole)
     assert third.chat("Hello!", max_new_tokens=4)
+
+
+@pytest.mark.slow
+def test_a_merge_that_failed_its_proof_or_was_changed_speaks_each_time(chain: list[fastft.Run]) -> None:
+    run = chain[0]
+    merged = run.exports / "merged_16bit"
+    proof, output = merged / "verification.json", io.StringIO()
+    passed = proof.read_text()
+    proof.write_text(json.dumps(json.loads(passed) | {"passed": False}))
+    prepare_stage(str(run.directory), Console(file=output))
+    assert "first merged into 16 bits differs from what was trained" in output.getvalue().replace("\n", " ")
+    proof.write_text(passed)
+    config = (merged / "config.json").read_text()
+    (merged / "config.json").write_text(config + " ")
+    with pytest.raises(ModelError, match=r"config\.json is not the file that was exported"):
+        prepare_stage(str(run.directory), Console(file=output))
+    (merged / "config.json").write_text(config)
 
 
 @pytest.mark.slow

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from fastft.recipe.describe import quoted
 from fastft.recipe.document import KeyPath, reach
-from fastft.recipe.reward_files import Finder
-from fastft.recipe.suggest import listed, nearest
-from fastft.rewards.function_files import names_in, split_name
+from fastft.recipe.reward_files import Finder, defined_in
+from fastft.rewards.function_files import split_name
 
 _WANTED = "file.py:Name, a TrainerCallback"
 
@@ -38,15 +37,6 @@ def _resolved(finder: Finder, index: int, text: str) -> str:
 
 
 def _check(finder: Finder, path: KeyPath, file: Path, name: str) -> None:
-    try:
-        defined = names_in(file.read_text(encoding="utf-8"), str(file))
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
-        line = f" at line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        finder.refuse(path, f"{file} is no valid Python{line}: {getattr(error, 'msg', error)}", _WANTED)
-        return
-    if name not in defined:
-        near = nearest(name, defined)
-        hint = f"Did you mean {near}?" if near else f"It defines {listed(defined) or 'nothing'}"
-        finder.refuse(path, f"{file} defines no {name}", _WANTED, hint)
-    elif isinstance(defined[name], ast.FunctionDef | ast.AsyncFunctionDef):
+    defined = defined_in(finder, path, file, name, _WANTED)
+    if isinstance(defined, ast.FunctionDef | ast.AsyncFunctionDef):
         finder.refuse(path, f"{name} in {file} is a function", _WANTED)

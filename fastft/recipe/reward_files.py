@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastft.recipe.describe import quoted
 from fastft.recipe.document import MISSING, Document, KeyPath, reach
@@ -60,20 +60,29 @@ def _function(finder: Finder, path: KeyPath, reward: RewardSection) -> str:
     return f"{found}:{name}"
 
 
-def _check_function(finder: Finder, path: KeyPath, file: Path, name: str, reward: RewardSection) -> None:
-    """Read, not run: people's code runs when training does."""
+def defined_in(finder: Finder, path: KeyPath, file: Path, name: str, wanted: str) -> Any:
+    """What a Python file defines by that name, as a syntax tree; None where it doesn't, which is refused.
+
+    Read, not run: people's code runs when training does.
+    """
     try:
         defined = names_in(file.read_text(encoding="utf-8"), str(file))
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         line = f" at line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        finder.refuse(path, f"{file} is no valid Python{line}: {getattr(error, 'msg', error)}", _WANTED)
-        return
+        finder.refuse(path, f"{file} is no valid Python{line}: {getattr(error, 'msg', error)}", wanted)
+        return None
     if name not in defined:
         near = nearest(name, defined)
         hint = f"Did you mean {near}?" if near else f"It defines {listed(defined) or 'nothing'}"
-        finder.refuse(path, f"{file} defines no {name}", _WANTED, hint)
+        finder.refuse(path, f"{file} defines no {name}", wanted, hint)
+    return defined.get(name)
+
+
+def _check_function(finder: Finder, path: KeyPath, file: Path, name: str, reward: RewardSection) -> None:
+    defined = defined_in(finder, path, file, name, _WANTED)
+    if defined is None:
         return
-    signature = signature_of(defined[name])
+    signature = signature_of(defined)
     if signature is None or signature.any:
         return
     for key in reward.arguments:

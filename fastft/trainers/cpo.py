@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastft import backend
 from fastft.trainers.method import Default, Method, Rates
-from fastft.trainers.pairs import PAIR_MEASURES, PAIR_OWNED, fed_with_labels, guard_pairs, labelled_pairs_dataset
-from fastft.trainers.refusals import refusals
+from fastft.trainers.pairs import PAIR_MEASURES, PAIR_OWNED, build_labelled
 
 if TYPE_CHECKING:
     from fastft.trainers.method import Job
@@ -27,22 +25,7 @@ METHOD = Method(
 
 
 def build_trainer(job: Job) -> Any:
-    """A CPOTrainer over the job's pairs.
-
-    Raises TrainingError if TRL refuses the arguments, or would learn other tokens than were audited.
-    """
+    """A CPOTrainer over the job's pairs. See `build_labelled`."""
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-    data = job.data
-    with refusals():
-        trainer = fed_with_labels(CPOTrainer)(
-            model=job.model,
-            args=CPOConfig(remove_unused_columns=False, **job.config()),
-            train_dataset=labelled_pairs_dataset(data.train),
-            eval_dataset=labelled_pairs_dataset(data.evaluation) if len(data.evaluation) else None,
-            callbacks=list(job.callbacks),
-            processing_class=job.tokenizer,
-        )
-    backend.keep_adapter_in_fp32(trainer.model)
-    guard_pairs(trainer.train_dataset, data.audit.train.supervised)
-    return trainer
+    return build_labelled(job, CPOTrainer, CPOConfig)

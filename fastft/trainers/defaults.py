@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastft.recipe.trl_config import config_fields
@@ -29,7 +29,6 @@ def choose_defaults(
 
     `examples` are the conversations to learn, `sequences` what they are fed as: fewer, where they are packed.
     """
-    given = {**given}
     own = {default.key: default for default in method.defaults if default.key not in given}
     if "max_steps" in given:
         own.pop("num_train_epochs", None)
@@ -56,16 +55,20 @@ def choose_defaults(
         chosen.append(Default("gradient_checkpointing", False, "as lora.use_gradient_checkpointing"))
     if "max_steps" not in given:
         chosen.insert(len(own) + 1, Default("num_train_epochs", _epochs(examples), f"{examples:,} examples"))
-    steps = steps_of({**{d.key: d.value for d in chosen}, **known}, sequences)
-    if "warmup_steps" not in given:
-        chosen.append(Default("warmup_steps", min(100, max(1, round(steps * 0.05))), "5 % of the steps"))
-    if not {"save_strategy", "save_steps"} & set(given):
-        chosen.append(Default("save_steps", max(1, math.ceil(steps / 4)), "four checkpoints a run"))
-    if not {"save_strategy", "save_total_limit"} & set(given):
-        chosen.append(Default("save_total_limit", 2, "keeps the last two"))
+    chosen += _by_steps(given, steps_of({**{d.key: d.value for d in chosen}, **known}, sequences))
     fields, taken = config_fields(method.name), set(given)
     unique = {default.key: default for default in reversed(chosen)}  # the method's own wins
     return tuple(unique[d.key] for d in chosen if unique[d.key] is d and d.key in fields and d.key not in taken)
+
+
+def _by_steps(given: Mapping[str, Any], steps: int) -> Iterator[Default]:
+    """What follows from the number of steps."""
+    if "warmup_steps" not in given:
+        yield Default("warmup_steps", min(100, max(1, round(steps * 0.05))), "5 % of the steps")
+    if not {"save_strategy", "save_steps"} & set(given):
+        yield Default("save_steps", max(1, math.ceil(steps / 4)), "four checkpoints a run")
+    if not {"save_strategy", "save_total_limit"} & set(given):
+        yield Default("save_total_limit", 2, "keeps the last two")
 
 
 def steps_of(arguments: Mapping[str, Any], sequences: int) -> int:

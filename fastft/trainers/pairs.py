@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastft import backend
 from fastft.data.conversation import IGNORE, Example
+from fastft.trainers.refusals import refusals
 from fastft.trainers.sft import require_audited
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from fastft.trainers.method import Job
 
 # What TRL's trainers of pairs measure, by the names they log.
 PAIR_MEASURES: Mapping[str, str] = {
@@ -76,6 +80,26 @@ def prompt_and_answer(example: Example) -> tuple[list[int], list[int]]:
     """The ids before the first supervised one, and those from there on, which are all supervised."""
     start = next(i for i, label in enumerate(example.labels) if label != IGNORE)
     return example.input_ids[:start], example.input_ids[start:]
+
+
+def build_labelled(job: Job, trainer_class: type[Any], config_class: type[Any]) -> Any:
+    """A trainer of TRL's experimental ones over the job's pairs, which takes labels and has no reference.
+
+    Raises TrainingError if TRL refuses the arguments, or would learn other tokens than were audited.
+    """
+    data = job.data
+    with refusals():
+        trainer = fed_with_labels(trainer_class)(
+            model=job.model,
+            args=config_class(remove_unused_columns=False, **job.config()),
+            train_dataset=labelled_pairs_dataset(data.train),
+            eval_dataset=labelled_pairs_dataset(data.evaluation) if len(data.evaluation) else None,
+            callbacks=list(job.callbacks),
+            processing_class=job.tokenizer,
+        )
+    backend.keep_adapter_in_fp32(trainer.model)
+    guard_pairs(trainer.train_dataset, data.audit.train.supervised)
+    return trainer
 
 
 def guard_pairs(dataset: Any, expected: int) -> None:
