@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fastft.recipe.schema import EvaluationSection
     from fastft.trainers.method import Method
 
+_LOG = logging.getLogger("fastft")
 _TOKENS_A_BATCH = 4096
 _PROMPTS_A_BATCH = 32
 
@@ -106,6 +108,8 @@ def trainer_metrics(trainer: Any, method: Method) -> dict[str, float]:
     if not method.measures or trainer.eval_dataset is None:
         return {}
     found = measure(trainer)
+    if absent := [key for key in method.measures if key not in found]:
+        _LOG.warning("the trainer did not measure %s, so the tables are without", ", ".join(absent))
     return {key: found[key] for key in method.measures if key in found}
 
 
