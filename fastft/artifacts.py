@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from fastft.fastpath.audit import read_fast_path
 from fastft.files import folder_hashes, sha256_of, write_json, write_text
 from fastft.lora_start import relate_to_base
 from fastft.model_files import TINY
 from fastft.run import Run
 from fastft.stages import lineage
+from fastft.throughput import peak_memory
 
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
@@ -68,8 +70,18 @@ def _heldout_row(conversation: Conversation) -> dict[str, Any]:
     return row | ({"tools": list(conversation.tools)} if conversation.tools else {})
 
 
-def save_trained(run: Run, checked: CheckReport, trainer: Any, before: Evaluation, after: Evaluation) -> None:
-    """Write the adapter (or the whole model), evaluation.json and, last of all, the manifest."""
+def save_trained(
+    run: Run,
+    checked: CheckReport,
+    trainer: Any,
+    before: Evaluation,
+    after: Evaluation,
+    measured: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write the adapter (or the whole model), evaluation.json and, last of all, the manifest.
+
+    `measured` is what the training's steps and its start took.
+    """
     target = run.adapter if checked.recipe.lora is not None else run.model_dir
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -82,7 +94,7 @@ def save_trained(run: Run, checked: CheckReport, trainer: Any, before: Evaluatio
     (run.checkpoints / "README.md").unlink(missing_ok=True)
     partial.replace(target)
     write_json(run.directory / "evaluation.json", {"before": before.as_dict(), "after": after.as_dict()})
-    run.write_manifest(_manifest(run, checked, trainer, target, before, after))
+    run.write_manifest(_manifest(run, checked, trainer, target, before, after, measured))
 
 
 def _tidy(folder: Path) -> None:
@@ -128,7 +140,13 @@ def _stop_at_end_of_turn(tokenizer: ChatTokenizer, path: Path) -> None:
 
 
 def _manifest(
-    run: Run, checked: CheckReport, trainer: Any, trained: Path, before: Evaluation, after: Evaluation
+    run: Run,
+    checked: CheckReport,
+    trainer: Any,
+    trained: Path,
+    before: Evaluation,
+    after: Evaluation,
+    measured: Mapping[str, Any],
 ) -> dict[str, Any]:
     recipe, state = checked.recipe, trainer.state
     start = json.loads(run.start_path.read_text(encoding="utf-8"))
@@ -149,7 +167,8 @@ def _manifest(
         "data": checked.data.audit.as_dict(),
         "template_sha256": checked.tokenizer.template_sha256,
         "plan": checked.plan.as_dict(),
-        "training": {"steps": state.global_step, "epochs": state.epoch, "peak_memory": peak_memory()},
+        "fast_path": read_fast_path(run),
+        "training": {"steps": state.global_step, "epochs": state.epoch, "peak_memory": peak_memory(), **measured},
         "evaluation": {"before": _summary(before), "after": _summary(after)},
         "files": _hashes(run, trained),
     }
@@ -178,12 +197,3 @@ def _hashes(run: Run, trained: Path) -> dict[str, str]:
     single = [run.recipe_path, run.start_path, run.audit_path, run.heldout_path, run.directory / "evaluation.json"]
     hashes = {path.name: sha256_of(path) for path in single if path.is_file()}
     return hashes | {f"{trained.name}/{name}": digest for name, digest in folder_hashes(trained).items()}
-
-
-def peak_memory() -> int:
-    """Bytes at the peak so far: allocated on the GPU if there is one, else resident in this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

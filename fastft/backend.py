@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ModelError
+from fastft.startup import light_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,8 @@ def import_unsloth() -> Any:
     """
     _quieten_libraries()
     try:
-        from unsloth import FastLanguageModel
+        with light_imports():
+            from unsloth import FastLanguageModel
     except (NotImplementedError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"unsloth can't be imported on this machine: {str(error).strip().splitlines()[0]}",
@@ -41,6 +43,8 @@ def _quieten_libraries() -> None:
     # Unsloth writes its compiled trainers into the current folder unless told otherwise.
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fastft" / "unsloth_compiled"
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache))
+    # Kernels compiled for this GPU, which the next run takes. TORCHINDUCTOR_CACHE_DIR would be unset by Unsloth again.
+    os.environ.setdefault("UNSLOTH_MEGA_CACHE_DIR", str(cache.with_name("kernels")))
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
@@ -145,21 +149,41 @@ def mark_as_classifier(peft_model: Any) -> None:
 
 
 def pack_on_cpu(trainer: Any, max_length: int, strategy: str) -> None:
-    """Packing where Unsloth's CPU backend switches it off (unsloth_zoo/cpu/trainer.py).
+    """Packing where Unsloth's CPU backend switches it off (unsloth_zoo/cpu/trainer.py); batches as `lay_end_to_end`.
 
-    Unsloth fears that SDPA attends across packed examples. transformers 5.17 builds the block mask from position ids
-    that restart when no attention mask and no cache is passed; tests/trainers/test_packing.py proves it on logits.
     Goes when Unsloth's CPU backend packs.
     """
     from trl.data_utils import pack_dataset
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     trainer.train_dataset = pack_dataset(trainer.train_dataset, max_length, strategy)
+    lay_end_to_end(trainer)
+
+
+def lay_end_to_end(trainer: Any) -> None:
+    """Feed a batch's documents as one row without padding, as Unsloth does on a GPU, and keep their attention apart.
+
+    Unsloth's CPU backend fears that SDPA attends across them. transformers 5.17 builds the block mask from position ids
+    that restart when no attention mask and no cache is passed; tests/trainers/test_packing.py proves it on logits.
+    Goes when Unsloth's CPU backend feeds batches so.
+    """
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from fastft.document_attention import attend_by_document
+
     trainer.data_collator = DataCollatorForLanguageModeling(
         pad_token_id=trainer.processing_class.pad_token_id, padding_free=True
     )
     # Trainer drops the columns that forward() doesn't know; the collator needs seq_lengths.
     trainer.args.remove_unused_columns = False
+    attend_by_document(trainer.model)
+
+
+def fuse_lora_on_cpu(model: Any) -> None:
+    """Give Unsloth's CPU backend what its GPU path has: LoRA layers that are one operation. See fused_lora.py."""
+    if uses_cpu_backend():
+        from fastft.fused_lora import fuse_lora
+
+        fuse_lora(model)
 
 
 def order_by_epoch(sampler: Any) -> Any:

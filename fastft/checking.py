@@ -7,27 +7,38 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastft.batch_search.search import with_remembered
 from fastft.device import Device, find_device, free_disk
 from fastft.errors import ExportError, Fault, ModelError, RecipeError
+from fastft.fastpath.foreseen import foreseen
 from fastft.lora_start import fit_to_adapter
 from fastft.model_files import read_config, read_text_config, resolve_model
 from fastft.model_fit import fit_to_model
-from fastft.plan import Plan, make_plan, read_shape
+from fastft.planning.advice import advice
+from fastft.planning.cards import card_of
+from fastft.planning.plan import Plan, make_plan
+from fastft.planning.room import room_of
+from fastft.planning.shape import read_shape
+from fastft.planning.work import checkpointing_of, work_of
 from fastft.recipe.load import load_recipe
+from fastft.recipe.training_arguments import fields_of_trl
 from fastft.rewards.prompts import require_prompts
 from fastft.stages import require_judges
 from fastft.trackers import login_warnings
 from fastft.trainers import find_method
-from fastft.trainers.defaults import choose_defaults
+from fastft.trainers.defaults import UNKNOWN_ROOM, choose_defaults
 
 if TYPE_CHECKING:
+    from fastft.data.packing import Packing
     from fastft.data.prepare import PreparedData
     from fastft.data.tokenizer import ChatTokenizer
-    from fastft.plan import Shape
+    from fastft.planning.memory import Checkpointing
+    from fastft.planning.shape import Shape
     from fastft.recipe.schema import Recipe
     from fastft.trainers.method import Default, Method
 
 _MANY_PASSES = 50
+_USEFUL_WHERE_GROUPED = 0.9
 _WHOLE_TEXTS = {"format": "text", "train_on": "all", "truncation": "split_turns"}
 
 
@@ -43,6 +54,11 @@ class CheckReport:
     plan: Plan
     device: Device
     warnings: tuple[str, ...]
+
+    @property
+    def checkpointing(self) -> Checkpointing:
+        """How activations are kept: as the recipe says, or as was chosen."""
+        return checkpointing_of(self.recipe, self.arguments)
 
     def __repr__(self) -> str:
         """Short: the data alone would fill pages."""
@@ -68,13 +84,14 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
     learned = recipe.data.model_copy(update=_WHOLE_TEXTS) if method.texts else recipe.data
     data = prepare_data(learned, tokenizer, max_length=max_length, seed=seed, kind=method.kind)
     device = find_device()
-    given, unpacked = _honoured(_packed_by_default(recipe.training, method), folder)
+    given, unpacked = _honoured(_packed_by_default(fields_of_trl(recipe.training), method), folder)
     defaults, arguments, plan = _plan(recipe, method, given, read_shape(folder), data, max_length, device)
     require_prompts(recipe, data, arguments)
     _refuse_impossible_exports(recipe, folder)
     warnings = (
         *data.audit.warnings,
         *_loading_warnings(recipe, device),
+        *foreseen(recipe, read_text_config(folder), device, arguments),
         *unpacked,
         *(method.warns(data, arguments) if method.warns else ()),
         *_schedule_warnings(arguments, plan),
@@ -172,6 +189,8 @@ def _plan(
     packs = packed(lengths, max_length, data.audit.train.supervised) if given.get("packing") else None
     examples = len(data.train) // method.sequences
     sequences = packs.sequences if packs else examples
+    known = {**{default.key: default.value for default in method.defaults}, **given}
+    work, card = work_of(data, method, recipe, known, packs, max_length), card_of(device)
     defaults = choose_defaults(
         given,
         method,
@@ -180,22 +199,33 @@ def _plan(
         sequences=sequences,
         max_length=max_length,
         lora=recipe.lora is not None,
-        recompute=recipe.lora is None or bool(recipe.lora.use_gradient_checkpointing),
         on_cpu=device.is_cpu,
+        room=room_of(shape, recipe, known, work, card) if shape else UNKNOWN_ROOM,
+        mean=_tokens_at_once(lengths, examples, packs, max_length, padded=method.padded),
+        longest=work.longest * work.width,
     )
     arguments = {default.key: default.value for default in defaults} | dict(given)
-    plan = make_plan(
-        shape,
-        recipe.model,
-        recipe.lora,
-        arguments,
-        sequences=sequences,
-        tokens=sum(lengths),
-        longest=max_length if packs else max(lengths) + int(arguments.get("max_completion_length") or 0),
-        on_cpu=device.is_cpu,
-        width=method.sequences,
-    )
-    return defaults, arguments, replace(plan, packing_efficiency=packs.efficiency) if packs else plan
+    defaults = with_remembered(recipe, defaults, arguments, device)
+    arguments |= {default.key: default.value for default in defaults}
+    return defaults, arguments, make_plan(shape, recipe, arguments, work, card)
+
+
+def _tokens_at_once(
+    lengths: Sequence[int], examples: int, packs: Packing | None, max_length: int, *, padded: bool
+) -> float:
+    """Tokens of a sequence that is fed, on average, with the padding that remains where rows are grouped by length."""
+    if packs is not None:
+        return max_length * packs.efficiency
+    return sum(lengths) / max(1, examples) / (_USEFUL_WHERE_GROUPED if padded else 1)
+
+
+def planned_on(checked: CheckReport, device: Device) -> tuple[tuple[Default, ...], dict[str, Any], Plan]:
+    """What is chosen and planned for a sound recipe on another device than this machine's."""
+    recipe = checked.recipe
+    method = _with_room(_as_packed(find_method(recipe.method), recipe.training), recipe)
+    folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+    given, _ = _honoured(_packed_by_default(fields_of_trl(recipe.training), method), folder)
+    return _plan(recipe, method, given, read_shape(folder), checked.data, _longest(recipe, method), device)
 
 
 def _refuse_impossible_exports(recipe: Recipe, folder: Path) -> None:
@@ -241,18 +271,15 @@ def _sequences_a_step(arguments: Mapping[str, Any]) -> int:
 
 
 def _room_warnings(plan: Plan, device: Device, output_dir: Path, recipe: Recipe) -> list[str]:
-    from fastft.exporters import export_bytes
-
     warnings = []
     if plan.memory > device.memory:
         warnings.append(
             f"about {plan.memory / 1e9:.1f} GB of memory will be needed and {device.name} has "
-            f"{device.memory / 1e9:.1f} GB: lower training.per_device_train_batch_size or training.max_length"
+            f"{device.memory / 1e9:.1f} GB: {advice(plan, recipe)}; `fastft plan` says more"
         )
-    needed = 24 * plan.trainable + export_bytes(recipe.export, plan.parameters, 4 * plan.trainable)
-    if (free := free_disk(output_dir)) < needed:
+    if (free := free_disk(output_dir)) < plan.disk_total:
         warnings.append(
-            f"about {needed / 1e9:.1f} GB of disk will be needed for checkpoints and exports and "
+            f"about {plan.disk_total / 1e9:.1f} GB of disk will be needed for checkpoints and exports and "
             f"{free / 1e9:.1f} GB are free at {output_dir}"
         )
     return warnings

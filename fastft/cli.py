@@ -14,7 +14,9 @@ from fastft import __version__
 from fastft.cli_chat import chat, serve
 from fastft.cli_eval import evaluate_command
 from fastft.cli_export import export
+from fastft.cli_plan import plan
 from fastft.cli_preview import preview
+from fastft.cli_profile import profile
 from fastft.errors import FastftError
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -85,12 +87,14 @@ def main(traceback: bool) -> None:
 
     \b
       fastft check  recipes/quickstart.yaml     everything that can be known beforehand, in seconds
+      fastft plan   recipes/quickstart.yaml     what it will take: memory, time, disk, on any device
       fastft preview recipes/quickstart.yaml    what is learned, token by token
       fastft train  recipes/quickstart.yaml     train, export, verify
       fastft chat   runs/quickstart             talk to it
       fastft export runs/quickstart --quantization q4_k_m
       fastft verify runs/quickstart             is every export still what was trained?
       fastft eval   runs/quickstart             base against tuned: loss, exact match, ROUGE, BLEU
+      fastft profile recipes/quickstart.yaml    where the time and memory of a step go
       fastft serve  runs/quickstart             its GGUF behind OpenAI's endpoints
     """
 
@@ -117,9 +121,12 @@ def train(recipe: Path, overrides: tuple[str, ...], output_dir: Path | None, res
 
         _print_check(recipe, (*overrides, *output_dir_override(output_dir)))
         return
+    from fastft.startup import Startup
+
+    startup = Startup.of_process()
     from fastft.training import train as train_recipe
 
-    train_recipe(recipe, overrides, output_dir=output_dir, resume=resume)
+    train_recipe(recipe, overrides, output_dir=output_dir, resume=resume, startup=startup)
 
 
 @main.command(short_help="Check recipe, data, labels, template and sizes; no GPU needed.")
@@ -176,6 +183,8 @@ def verify(run: Path) -> None:
 
 main.add_command(chat)
 main.add_command(export)
+main.add_command(plan)
 main.add_command(preview)
+main.add_command(profile)
 main.add_command(evaluate_command)
 main.add_command(serve)

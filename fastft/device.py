@@ -31,11 +31,15 @@ class Device:
 
 def find_device() -> Device:
     """The first GPU that `nvidia-smi` tells of and CUDA_VISIBLE_DEVICES allows, else the CPU. No torch."""
+    cpu = the_cpu()
+    gpu = _first_gpu()
+    return Device("cuda", gpu[0], gpu[1], cpu.threads, cpu.host_memory) if gpu is not None else cpu
+
+
+def the_cpu() -> Device:
+    """This machine's CPU, with the threads and the memory this process may use."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     host = _host_memory()
-    gpu = _first_gpu()
-    if gpu is not None:
-        return Device("cuda", gpu[0], gpu[1], threads, host)
     return Device("cpu", platform.processor() or platform.machine(), host, threads, host)
 
 

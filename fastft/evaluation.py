@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("fastft")
 _TOKENS_A_BATCH = 4096
-_PROMPTS_A_BATCH = 32
+_ANSWERED_TOKENS = 16_384  # prompts with room for their answers, answered at a time: what their keys and values take
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,7 @@ def answer(model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_n
     texts = [""] * len(ids)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.end_of_turn_id
     model.eval()
-    for start in range(0, len(order), _PROMPTS_A_BATCH):
-        chosen = order[start : start + _PROMPTS_A_BATCH]
+    for chosen in _at_a_time(order, [len(one) + max_new_tokens for one in ids]):
         width = max(len(ids[i]) for i in chosen)
         rows = torch.tensor([[pad] * (width - len(ids[i])) + ids[i] for i in chosen]).to(model.device)
         mask = torch.tensor([[0] * (width - len(ids[i])) + [1] * len(ids[i]) for i in chosen]).to(model.device)
@@ -161,3 +160,15 @@ def answer(model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_n
         for i, row in zip(chosen, out[:, width:].tolist(), strict=True):
             texts[i] = tokenizer.decode(row, skip_special_tokens=True)
     return texts
+
+
+def _at_a_time(order: Sequence[int], room: Sequence[int]) -> Iterator[list[int]]:
+    """`order`, ascending in the `room` that each needs, in pieces that padded fit into _ANSWERED_TOKENS."""
+    piece: list[int] = []
+    for index in order:
+        if piece and (len(piece) + 1) * room[index] > _ANSWERED_TOKENS:
+            yield piece
+            piece = []
+        piece.append(index)
+    if piece:
+        yield piece

@@ -15,6 +15,7 @@ from fastft.model_files import TINY, resolve_model
 from fastft.model_loading import attention_options
 
 if TYPE_CHECKING:
+    from fastft.planning.memory import Checkpointing
     from fastft.recipe.schema import LoraSection, ModelSection
 
 
@@ -23,11 +24,13 @@ def load_model(
     lora: LoraSection | None,
     *,
     classifies: bool = False,
+    checkpointing: Checkpointing = "unsloth",
     further: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Any, Any]:
     """(model, tokenizer) as Unsloth loads them: 4-bit, 16-bit or full, with LoRA adapters if `lora` is given.
 
     With `classifies` it has a new head that gives one score in place of its language head; the LoRA trains it whole.
+    `checkpointing` is how activations are kept where `lora` leaves it to us, or where everything is trained.
     `further` are arguments of Unsloth's `from_pretrained` that a recipe has no key for.
 
     Raises ModelError if the weights can't be loaded or a target module doesn't exist.
@@ -35,6 +38,10 @@ def load_model(
     fast_language_model = backend.import_unsloth()
     options = model.model_dump(exclude={"model_name", "dtype"}, exclude_none=True)
     options["dtype"] = _torch_dtype(model.dtype)
+    if lora is None:
+        options["use_gradient_checkpointing"] = checkpointing
+    elif lora.use_gradient_checkpointing == "auto":
+        lora = lora.model_copy(update={"use_gradient_checkpointing": checkpointing})
     local = model.model_name == TINY or Path(model.model_name).is_dir()
     name = str(resolve_model(model.model_name, weights=True)) if local else model.model_name
     if backend.uses_cpu_backend():  # on a GPU Unsloth has attention of its own for such models
@@ -49,6 +56,7 @@ def load_model(
         loaded = backend.as_classifier(loaded, lora.random_state if lora else 0) if classifies else loaded
         if lora is not None:
             loaded = _add_lora(fast_language_model, loaded, lora, model.max_seq_length, classifies)
+            backend.fuse_lora_on_cpu(loaded)
     except (OSError, ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         raise ModelError(
             f"{model.model_name} can't be loaded: {_first_line(error)}",
@@ -97,6 +105,7 @@ def _with_trained_lora(
     with adapter_on(base, options.pop("revision", None), lora) as adapter:
         loaded, tokenizer = fast_language_model.from_pretrained(model_name=adapter, **options)
     check_all_found(loaded, adapter_folder(str(lora.adapter_name_or_path)))
+    backend.fuse_lora_on_cpu(loaded)
     return loaded, tokenizer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,11 +13,13 @@ from rich.text import Text
 
 from fastft.evals.results import summaries
 from fastft.run import Run
+from fastft.startup import split
 from fastft.trainers import find_method
 
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
     from fastft.evaluation import Answer, Evaluation
+    from fastft.planning.plan import Plan
 
 _LABEL_WIDTH = 9
 
@@ -87,8 +89,9 @@ def _steps(checked: CheckReport) -> str:
 
 def _defaults(checked: CheckReport) -> RenderableType:
     chosen = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
-    for _ in range(4):
+    for _ in range(3):
         chosen.add_column(no_wrap=True)
+    chosen.add_column(overflow="fold")
     for index, default in enumerate(checked.defaults):
         label = Text("chosen".ljust(_LABEL_WIDTH - 1) if index == 0 else "", style="bold cyan")
         chosen.add_row(label, f"{default.key}", f"{default.value}", Text(default.reason, style="dim"))
@@ -129,6 +132,30 @@ def _prompt(before: Answer, after: Answer) -> Text:
         ("  before ", "dim"), before.answer.strip(), "\n",
         ("  after  ", "dim"), (after.answer.strip(), "green"),
     )  # fmt: skip
+
+
+def speed(training: Mapping[str, Any], plan: Plan) -> RenderableType:
+    """How fast the steps were, their memory, and how long it took to get to them: the manifest's `training`."""
+    facts = [("start", split(training["startup"]))] if training["startup"]["stages"].get("first step") else []
+    if "tokens_per_second" in training:
+        facts.insert(0, ("speed", rates(training)))
+        peak = f"{training['peak_memory'] / 1e9:.2f} GB at the peak, {plan.memory / 1e9:.2f} planned"
+        facts.insert(1, ("memory", peak))
+    return _facts(facts)
+
+
+def rates(training: Mapping[str, Any]) -> str:
+    """One line of what was measured of steps, by the names of `throughput.Window.rates`."""
+    if "tokens_per_second" not in training:
+        return ""
+    parts = [f"{training['tokens_per_second']:,.0f} tokens/s"]
+    if "supervised_tokens_per_second" in training:
+        parts.append(f"{training['supervised_tokens_per_second']:,.0f} supervised")
+    if "mfu" in training:
+        parts.append(f"{training['mfu']:.1%} MFU")
+    parts.append(f"{training['data_wait']:.1%} waiting for data")
+    parts.append(f"{training['padding']:.1%} padding")
+    return " · ".join(parts)
 
 
 def closing(directory: Path) -> RenderableType:

@@ -81,6 +81,13 @@ def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> Non
     write_json(run.audit_path, audit)
 
 
+def started_with(run: Run) -> dict[str, Any]:
+    """The training arguments the run began with; none before it has."""
+    if not run.start_path.is_file():
+        return {}
+    return json.loads(run.start_path.read_text(encoding="utf-8"))["arguments"]
+
+
 def keep_start(run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, resumed: bool) -> dict[str, Any]:
     """The training arguments to go by: those given or, when resuming, those the run began with.
 

@@ -15,6 +15,7 @@ from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
 from fastft.resume import run_to_resume
 from fastft.run import Run
+from fastft.startup import Startup, first_step_callback
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
@@ -27,19 +28,22 @@ def train(
     output_dir: Path | str | None = None,
     resume: bool = False,
     console: Console | None = None,
+    startup: Startup | None = None,
 ) -> Run:
     """Train what the recipe says, export it and verify the exports. Returns the run.
 
     `source` is a recipe file, a mapping, a Recipe, or (to resume) a run directory. `overrides` are
     "section.key=value". With `resume` the newest unfinished run of the recipe's output_dir goes on where it was.
+    `startup` is a clock that began before this call, with the command.
 
     Raises RecipeError, DatasetError and ModelError before anything is written; TrainingError and ExportError later,
     when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
     """
-    console = console or Console(highlight=False)
+    console, startup = console or Console(highlight=False), startup or Startup()
     overrides = (*overrides, *output_dir_override(output_dir))
     resumed = run_to_resume(source, overrides) if resume else None
     checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
+    startup.done("check")
     run = resumed or Run.create(Path(checked.recipe.output_dir), checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
     exports = checked.recipe.export.formats
@@ -47,23 +51,27 @@ def train(
         console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
     else:
         with library_output_to(run.log_path, console) as user:
-            _train(run, checked, user, resumed=resumed is not None)
+            _train(run, checked, user, startup, resumed=resumed is not None)
     if exports:
         run.export(console=console)
     console.print(report.closing(run.directory))
     return run
 
 
-def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -> None:
+def _train(run: Run, checked: CheckReport, console: Console, startup: Startup, *, resumed: bool) -> None:
     from fastft.artifacts import save_trained, write_heldout
+    from fastft.batch_search.search import search_batch
     from fastft.evaluation import evaluate_model, evaluated_by, trainer_metrics
     from fastft.exporters.gguf import rehearse
+    from fastft.fastpath.audit import watch_fast_path
     from fastft.lora_start import keep_start_of_lora
     from fastft.model import identify_base, load_model
     from fastft.model_files import resolve_model
+    from fastft.planning.work import checkpointing_of
     from fastft.progress import progress_callback, working
-    from fastft.resume import find_checkpoint, guard_same_data, keep_start, train_to_the_end
+    from fastft.resume import find_checkpoint, guard_same_data, keep_start, started_with, train_to_the_end
     from fastft.stages import prepare_stage
+    from fastft.throughput import meter_for
     from fastft.trainers import find_method, trainer_builder
     from fastft.trainers.comforts import add_comforts
     from fastft.trainers.method import Job
@@ -72,28 +80,45 @@ def _train(run: Run, checked: CheckReport, console: Console, *, resumed: bool) -
     guard_same_data(run, data.audit.as_dict(), resumed=resumed)
     write_heldout(run, data.evaluation_conversations)
     prepare_stage(recipe.model.model_name, console)
+    with working(console, "importing Unsloth"):
+        backend.import_unsloth()
+    startup.done("imports")
     with working(console, "loading the model"):
-        model, tokenizer = load_model(recipe.model, recipe.lora, classifies=method.classifies)
+        begun = started_with(run)
+        checkpointing = checkpointing_of(recipe, begun) if begun else checked.checkpointing
+        model, tokenizer = load_model(
+            recipe.model, recipe.lora, classifies=method.classifies, checkpointing=checkpointing
+        )
         base = identify_base(model, recipe.model, recipe.lora)
         keep_start_of_lora(model, recipe.lora, run.initial_adapter)
         if recipe.export.needs_llama_cpp:
             folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
             rehearse(folder, checked.tokenizer.folder, checked.tokenizer.chat_template)
+    startup.done("loading")
     tokenizer.chat_template = checked.tokenizer.chat_template
+    checked = search_batch(checked, run, model, tokenizer, console)
     arguments = keep_start(run, checked.arguments, base, resumed=resumed)
     evaluated = (checked.tokenizer, *evaluated_by(method, data, recipe.evaluation))
     with working(console, "answering the held-out prompts before training"):
         before = evaluate_model(model, *evaluated)
-    callbacks = [progress_callback(console, run.metrics_path, method.displayed)]
+    startup.done("evaluation")
+    planned = sum(checked.plan.step_seconds) / 2 if checked.plan.step_seconds else None
+    callbacks = [progress_callback(console, run.metrics_path, method.displayed, planned)]
     job = Job(model, tokenizer, data, arguments, run.checkpoints, callbacks, recipe.rewards)
     trainer = trainer_builder(recipe.method)(job)
+    (meter := meter_for(checked, trainer.model, arguments)).attach(trainer)
+    trainer.add_callback(first_step_callback(startup))
     add_comforts(trainer, recipe, run, checked.tokenizer, console)
+    watch_fast_path(trainer, recipe, arguments, run, console)
     with working(console, "measuring the model before training"):
         before = replace(before, metrics=trainer_metrics(trainer, method))
+    startup.done("trainer")
     train_to_the_end(trainer, run, find_checkpoint(run))
     with working(console, "answering them again"):
         metrics = trainer_metrics(trainer, method)
         with backend.answering(trainer.model):
             after = replace(evaluate_model(trainer.model, *evaluated), metrics=metrics)
-    save_trained(run, checked, trainer, before, after)
+    measured = {**meter.summary(), "startup": startup.as_dict()}
+    save_trained(run, checked, trainer, before, after, measured)
     console.print(report.evaluation(before, after, method.measures))
+    console.print(report.speed(run.manifest()["training"], checked.plan))

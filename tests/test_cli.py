@@ -20,7 +20,7 @@ def fastft(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProc
 
 
 def cpu_seconds(*arguments: str | Path) -> float:
-    """CPU time of a command, the least of three calls. bench/startup.py measures the clock; a busy machine can't."""
+    """CPU time of a command, the least of three calls; bench/startup/commands.py measures the clock."""
     least = float("inf")
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

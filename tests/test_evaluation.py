@@ -70,3 +70,13 @@ def test_held_out_answers_are_compared_with_the_last_turn(model, tiny: Path) -> 
 def test_exact_means_the_same_text_but_for_space_around_it() -> None:
     assert Answer("q", " yes\n", "yes").exact
     assert not Answer("q", "Yes", "yes").exact
+
+
+def test_prompts_are_answered_in_pieces_that_fit() -> None:
+    from fastft.evaluation import _ANSWERED_TOKENS, _at_a_time
+
+    room = sorted([100] * 200 + [3_000] * 7 + [20_000])
+    pieces = list(_at_a_time(range(len(room)), room))
+    assert [index for piece in pieces for index in piece] == list(range(len(room)))
+    assert [len(piece) for piece in pieces] == [163, 37, 5, 2, 1]  # as wide as the widest, and never none
+    assert all(len(piece) * room[piece[-1]] <= _ANSWERED_TOKENS for piece in pieces[:-1])

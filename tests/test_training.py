@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +59,7 @@ def run(data: Path, output: io.StringIO, tmp_path_factory: pytest.TempPathFactor
 def test_a_run_holds_all_that_it_should(run: fastft.Run) -> None:
     names = {path.name for path in run.directory.iterdir()}
     expected = {"recipe.yaml", "manifest.json", "metrics.jsonl", "train.log", "checkpoints", "adapter"}
+    expected |= {"fast_path.json"}
     assert expected | {"start.json", "heldout.jsonl", "audit.json", "evaluation.json"} == names
     adapter = {path.name for path in run.adapter.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= adapter
@@ -137,8 +137,8 @@ def test_interrupted_and_resumed_ends_at_the_same_bytes(
 
     whole = fastft.progress.progress_callback
 
-    def interrupting(console: Console, metrics: Path, displayed: Sequence[str]) -> Any:
-        callback = whole(console, metrics, displayed)
+    def interrupting(*args: Any, **options: Any) -> Any:
+        callback = whole(*args, **options)
 
         def on_step_begin(args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG001
             if state.global_step == 5:

@@ -21,6 +21,7 @@ from fastft.exporters.pieces import model_name
 from fastft.exporters.pretokenizer import read_tokenizer_json
 from fastft.exporters.quantize import quantize_file
 from fastft.model_files import read_config
+from fastft.startup import light_imports
 
 if TYPE_CHECKING:
     from fastft.exporters.workbench import Target, Workbench
@@ -74,7 +75,11 @@ def convert(merged: Path, out: Path, *, name: str) -> str:
     file_type = {"bf16": types.MOSTLY_BF16, "f16": types.MOSTLY_F16, "f32": types.ALL_F32}[kind]
     name = model_name(name, read_tokenizer_json(merged))
     with torch.inference_mode(), _refusals():
-        converter_for(merged)(merged, file_type, out, model_name=name).write()
+        with light_imports():  # most of a small model's conversion, otherwise
+            from transformers import AutoTokenizer  # noqa: F401  the converter's write() imports it
+
+            converter = converter_for(merged)(merged, file_type, out, model_name=name)
+        converter.write()
     return kind
 
 

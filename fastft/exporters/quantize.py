@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -35,28 +35,40 @@ def quantize_file(
         start = header.derived(types, names, SCHEMES[quantization].file_type)
     with source.open("rb") as read, out.open("wb") as write, ThreadPoolExecutor(os.cpu_count()) as pool:
         write.write(start)
-        for done, tensor in enumerate(tensors, 1):
-            written = sum(write.write(part) for part in _converted(read, tensor, types[tensor.name], pool))
-            write.write(bytes(-written % ALIGNMENT))
-            if on_progress:
-                on_progress(done, len(tensors))
+        done = 0
+        for part, closes in _converted(read, tensors, types, pool):
+            write.write(part)
+            if closes:
+                done += 1
+                write.write(bytes(-write.tell() % ALIGNMENT))
+                if on_progress:
+                    on_progress(done, len(tensors))
 
 
 def _converted(
-    file: BinaryIO, tensor: TensorInfo, wanted: int, pool: ThreadPoolExecutor
-) -> Iterator[bytes | memoryview]:
-    """The tensor's bytes in its new type, in order; at most two chunks a thread are in memory."""
-    if tensor.type != wanted and tensor.type not in (GGMLType.F32, *_TO_F32):
-        raise ExportError(f"{tensor.name} is quantised already (ggml type {tensor.type}) and can't be again")
-    rows = max(1, _CHUNK // tensor.columns)
-    waiting: deque[Future[bytes | memoryview]] = deque()
-    for first in range(0, tensor.rows, rows):
-        count = min(rows, tensor.rows - first)
-        waiting.append(pool.submit(_convert_rows, file.fileno(), tensor, first, count, wanted))
-        if len(waiting) >= 2 * (os.cpu_count() or 1):
-            yield waiting.popleft().result()
+    file: BinaryIO, tensors: Sequence[TensorInfo], types: Mapping[str, int], pool: ThreadPoolExecutor
+) -> Iterator[tuple[bytes | memoryview, bool]]:
+    """The tensors' bytes in their new types, in order, and whether a part is its tensor's last.
+
+    At most two chunks a thread are in memory. One tensor's last chunks are worked on together with the next one's
+    first: otherwise all threads but one would wait at the end of every tensor.
+    """
+    waiting: deque[tuple[Future[bytes | memoryview], bool]] = deque()
+    for tensor in tensors:
+        wanted = types[tensor.name]
+        if tensor.type != wanted and tensor.type not in (GGMLType.F32, *_TO_F32):
+            raise ExportError(f"{tensor.name} is quantised already (ggml type {tensor.type}) and can't be again")
+        rows = max(1, _CHUNK // tensor.columns)
+        for first in range(0, tensor.rows, rows):
+            count = min(rows, tensor.rows - first)
+            part = pool.submit(_convert_rows, file.fileno(), tensor, first, count, wanted)
+            waiting.append((part, first + count == tensor.rows))
+            if len(waiting) >= 2 * (os.cpu_count() or 1):
+                part, closes = waiting.popleft()
+                yield part.result(), closes
     while waiting:
-        yield waiting.popleft().result()
+        part, closes = waiting.popleft()
+        yield part.result(), closes
 
 
 def _convert_rows(descriptor: int, tensor: TensorInfo, first: int, count: int, wanted: int) -> bytes | memoryview:

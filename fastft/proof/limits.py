@@ -29,8 +29,8 @@ class Limits:
 # The reference of merged_16bit is the adapter on its base in float32; that of a GGUF is the merged model in float32.
 # The numbers in brackets are what faithful exports of fastft/tiny gave, fine-tuned on the quickstart's data, on 50
 # held-out and 8 built-in prompts: the difference of a log-probability on held-out and on built-in answers, KL mean
-# and largest. They grow as models shrink, so larger models stay within. bench/proof_figures.py measures them, and
-# bench/results/proof_figures.md holds a run's.
+# and largest. They grow as models shrink, so larger models stay within. bench/export/proof_figures.py measures them,
+# and bench/results/proof_figures.md holds a run's.
 LIMITS = {
     # A copy: the same files give the same numbers.
     "adapter": Limits(1e-4, 1e-8, 1e-6, 1.0, 1e-4, 1.0, 1.0, 1.0, 1e-6),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from fastft.recipe.batch_rules import BATCH_RULES
 from fastft.recipe.clash import Clash, Given
 from fastft.recipe.comfort_rules import COMFORT_RULES
 from fastft.recipe.data_rules import DATA_RULES
@@ -205,7 +206,8 @@ def _workers(given: Given) -> Iterator[Clash]:
 
 def _checkpointing(given: Given) -> Iterator[Clash]:
     lora, recompute = given.recipe.lora, given.training("gradient_checkpointing")
-    if lora is None or recompute is None or not given.written("lora.use_gradient_checkpointing"):
+    chosen = lora is not None and lora.use_gradient_checkpointing == "auto"
+    if lora is None or recompute is None or chosen or not given.written("lora.use_gradient_checkpointing"):
         return
     if bool(lora.use_gradient_checkpointing) != recompute:
         keys = ("training.gradient_checkpointing", "lora.use_gradient_checkpointing")
@@ -235,4 +237,5 @@ RULES: tuple[Callable[[Given], Iterator[Clash]], ...] = (
     *COMFORT_RULES,
     *TEXT_RULES,
     *ONLINE_RULES,
+    *BATCH_RULES,
 )

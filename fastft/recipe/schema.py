@@ -66,9 +66,7 @@ class LoraSection(Section):
         default=16, ge=1, le=4096, description="Rank of the update; more can learn more and costs more memory."
     )
     lora_alpha: int | None = Field(default=None, ge=1, description="Scale of the update, lora_alpha / r; null = r.")
-    lora_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Dropout on the update; 0 keeps Unsloth's fast path."
-    )
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the update.")
     target_modules: Annotated[
         Literal["auto", "all-linear"] | NonEmpty | Annotated[list[NonEmpty], Field(min_length=1)],
         BeforeValidator(checks.check_target_modules),
@@ -89,8 +87,9 @@ class LoraSection(Section):
         "parts of the base, and want load_in_16bit; the saved adapter fits the base as it was.",
         json_schema_extra={"expected": "true, gaussian, orthogonal, pissa, pissa_niter_N or olora"},
     )
-    use_gradient_checkpointing: bool | Literal["unsloth"] = Field(
-        default="unsloth", description="Recompute activations to save memory; unsloth also offloads them."
+    use_gradient_checkpointing: bool | Literal["unsloth", "auto"] = Field(
+        default="auto",
+        description="Recompute activations to save memory; unsloth also offloads them; auto = only if they don't fit.",
     )
     random_state: int = Field(default=3407, ge=0, description="Seed of the update's first weights.")
     modules_to_save: list[NonEmpty] | None = Field(default=None, description="Layers trained whole beside the updates.")

@@ -85,6 +85,17 @@ _TYPES: Mapping[str, Any] = {
     "include_num_input_tokens_seen": bool | Literal["all", "non_padding", "no"],
     "torch_compile_mode": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
+# What fastft takes beside TRL's fields, where the model doesn't write its answers itself.
+_OWN_FIELDS: Mapping[str, FieldInfo] = {
+    "batch": FieldInfo(
+        annotation=Literal["auto"] | None,
+        default=None,
+        description="auto: fastft finds per_device_train_batch_size by some real steps before training, within the "
+        "memory that is planned, and remembers it for this device and recipe; gradient_accumulation_steps follows, so "
+        "that a step learns as much. null = by the model's size and the device.",
+        json_schema_extra={"expected": "auto or null"},
+    ),
+}
 # The packages of which one is needed, where a tracker's own name is none.
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "azure_ml": ("azureml",),
@@ -116,6 +127,8 @@ def check_training(values: Any, method: str) -> dict[str, Any]:
 @cache
 def training_field(key: str, method: str) -> FieldInfo:
     """Type, bounds and help of one field. Raises KeyError if the method's config has none of that name."""
+    if key in _own_fields(method):
+        return _OWN_FIELDS[key]
     declared = config_fields(method)[key]
     kind, bounds = _TYPES.get(key, declared.annotation), _BOUNDS.get(key, ())
     bounded: Any = Annotated[kind, *bounds] if bounds else kind
@@ -125,11 +138,22 @@ def training_field(key: str, method: str) -> FieldInfo:
 
 
 def settable(method: str) -> tuple[str, ...]:
-    """The keys a recipe may set: the fields of the method's config without those fastft sets itself."""
-    return tuple(key for key in config_fields(method) if key not in owned(method))
+    """The keys a recipe may set: the fields of the method's config without those fastft sets itself, and our own."""
+    return (*(key for key in config_fields(method) if key not in owned(method)), *_own_fields(method))
+
+
+def fields_of_trl(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe's training section goes into the method's config."""
+    return {key: value for key, value in training.items() if key not in _OWN_FIELDS}
+
+
+def _own_fields(method: str) -> tuple[str, ...]:
+    return () if find_method(method).generates else tuple(_OWN_FIELDS)
 
 
 def _check(key: str, value: Any, method: str) -> Any:
+    if key in _own_fields(method):
+        return _adapter(key, method).validate_python(value)
     if key not in config_fields(method):
         raise PydanticCustomError("extra_forbidden", "unknown key")
     if reason := owned(method).get(key):

@@ -29,5 +29,15 @@ def find_method(name: str) -> Method:
 
 
 def trainer_builder(name: str) -> Callable[[Job], Any]:
-    """The `build_trainer` of a name in METHODS."""
-    return import_module(METHODS[name]).build_trainer
+    """The `build_trainer` of a name in METHODS, which also sees to rows of similar lengths going together."""
+    module = import_module(METHODS[name])
+
+    def build(job: Job) -> Any:
+        from fastft.trainers.lengths import group_by_length, row_lengths
+
+        trainer = module.build_trainer(job)
+        if job.arguments.get("train_sampling_strategy") == "group_by_length":
+            group_by_length(trainer, row_lengths(job.data.train.lengths(), module.METHOD.sequences))
+        return trainer
+
+    return build

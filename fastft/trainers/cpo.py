@@ -21,6 +21,7 @@ METHOD = Method(
     displayed=("rewards/accuracies", "rewards/margins"),
     owned=PAIR_OWNED,
     sequences=2,
+    padded=True,
 )
 
 

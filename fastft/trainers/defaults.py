@@ -9,6 +9,11 @@ from typing import Any
 from fastft.recipe.trl_config import config_fields
 from fastft.trainers.groups import batch_sizes, steps_an_epoch
 from fastft.trainers.method import Default, Method
+from fastft.trainers.micro_batch import Room, choose_micro_batch
+
+# Of a model whose size isn't known, and so not what fits: little.
+UNKNOWN_ROOM = Room(fits=lambda way: 4096 if way else 0, worth=4096, ways=("unsloth",))
+_EVALUATED = 8  # sequences of a batch of the evaluation at most, as TRL's
 
 
 def choose_defaults(
@@ -21,29 +26,25 @@ def choose_defaults(
     max_length: int,
     lora: bool,
     on_cpu: bool,
-    recompute: bool = True,
+    room: Room = UNKNOWN_ROOM,
+    mean: float = 0.0,
+    longest: int = 0,
 ) -> tuple[Default, ...]:
     """What is left out of `given`, chosen for a method. `parameters` is a count, `max_length` is in tokens.
 
-    Without `recompute` activations are kept: TRL's configs would recompute them whatever the LoRA section says.
-
-    `examples` are the conversations to learn, `sequences` what they are fed as: fewer, where they are packed.
+    `examples` are the conversations to learn, `sequences` what they are fed as: fewer, where they are packed. Such a
+    sequence holds `mean` tokens, and `longest` at most (0: `max_length`).
     """
     own = {default.key: default for default in method.defaults if default.key not in given}
     if "max_steps" in given:
         own.pop("num_train_epochs", None)
     known = {**{key: default.value for key, default in own.items()}, **given}
-    wanted = _sequences_a_step(examples, sequences, on_cpu)
-    packing = sequences < examples
-    batch = int(known.get("per_device_train_batch_size", _batch_size(parameters, wanted, packing, on_cpu)))
-    accumulation = int(known.get("gradient_accumulation_steps", max(1, wanted // batch)))
-    if method.generates:
-        batch, accumulation = batch_sizes(known, examples)
+    length = longest or max_length
+    batches = tuple(_batches(known, method, room, examples, sequences, mean or length, length))
     chosen = [
         *own.values(),
         Default("learning_rate", *_learning_rate(parameters, lora, method)),
-        Default("per_device_train_batch_size", batch, "size and device"),
-        Default("gradient_accumulation_steps", accumulation, f"{batch * accumulation} sequences a step"),
+        *batches,
         Default("optim", "adamw_torch_fused" if on_cpu else "adamw_8bit", "on the CPU" if on_cpu else "8-bit states"),
         Default("lr_scheduler_type", "linear", "Unsloth's notebooks"),
         Default("weight_decay", 0.01, "Unsloth's notebooks"),
@@ -51,14 +52,33 @@ def choose_defaults(
         Default("seed", 3407, "Unsloth's"),
         Default("logging_steps", 1, "into metrics.jsonl"),
     ]
-    if not recompute:
-        chosen.append(Default("gradient_checkpointing", False, "as lora.use_gradient_checkpointing"))
     if "max_steps" not in given:
         chosen.insert(len(own) + 1, Default("num_train_epochs", _epochs(examples), f"{examples:,} examples"))
     chosen += _by_steps(given, steps_of({**{d.key: d.value for d in chosen}, **known}, sequences))
     fields, taken = config_fields(method.name), set(given)
     unique = {default.key: default for default in reversed(chosen)}  # the method's own wins
     return tuple(unique[d.key] for d in chosen if unique[d.key] is d and d.key in fields and d.key not in taken)
+
+
+def _batches(
+    known: Mapping[str, Any], method: Method, room: Room, examples: int, sequences: int, mean: float, longest: int
+) -> Iterator[Default]:
+    """Micro-batch, accumulation, what is recomputed, the evaluation's batch, and which rows go together."""
+    wanted = _sequences_a_step(examples, sequences)
+    size, given = known.get("per_device_train_batch_size"), known.get("gradient_accumulation_steps")
+    if method.generates:
+        size, given = batch_sizes(known, examples)
+    chosen = choose_micro_batch(room, wanted, mean=mean, longest=longest, batch=size, accumulation=given)
+    batch = max(chosen.batch, 2 if method.kind == "unpaired" and size is None else 1)  # KTO's KL is within a batch
+    yield Default("per_device_train_batch_size", batch, f"about {round(batch * mean):,} tokens at a time")
+    yield Default("gradient_accumulation_steps", chosen.accumulation, f"{batch * chosen.accumulation} sequences a step")
+    why = "fits only so" if chosen.checkpointing else "fits without recomputing"
+    why = why if len(room.ways) > 1 else "as the recipe says"
+    yield Default("gradient_checkpointing", bool(chosen.checkpointing), why)
+    evaluated = max(1, min(_EVALUATED, max(batch, chosen.fitting)))
+    yield Default("per_device_eval_batch_size", evaluated, "fits where training does")
+    if method.padded:
+        yield Default("train_sampling_strategy", "group_by_length", "less padding")
 
 
 def _by_steps(given: Mapping[str, Any], steps: int) -> Iterator[Default]:
@@ -94,21 +114,10 @@ def _learning_rate(parameters: int, lora: bool, method: Method) -> tuple[float, 
     return (2e-4 if parameters < 2e10 else 1e-4), "QLoRA paper, this size"
 
 
-def _sequences_a_step(examples: int, sequences: int, on_cpu: bool) -> int:
-    """As many as hold 8 conversations (16 of a larger set), as the usual notebooks learn a step.
-
-    Packs hold many each; on a GPU at least four are taken, or its cores would wait for the dequantised weights.
-    """
+def _sequences_a_step(examples: int, sequences: int) -> int:
+    """As many as hold 8 conversations (16 of a larger set), as the usual notebooks learn a step. Packs hold many."""
     conversations = 8 if examples < 2000 else 16
-    if sequences == examples:
-        return conversations
-    return max(1 if on_cpu else 4, round(conversations * sequences / examples))
-
-
-def _batch_size(parameters: int, wanted: int, packing: bool, on_cpu: bool) -> int:
-    if on_cpu:
-        return 1 if packing else min(8, wanted)  # packs are laid end to end, and the CPU's attention is quadratic
-    return min(wanted, 8 if parameters < 2e9 else 4 if parameters < 5e9 else 2)
+    return max(1, round(conversations * sequences / examples))
 
 
 def _epochs(examples: int) -> int:

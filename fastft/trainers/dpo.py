@@ -34,6 +34,7 @@ METHOD = Method(
     displayed=("rewards/accuracies", "rewards/margins"),
     owned={**PAIR_OWNED, **SYNCHRONISED},
     sequences=2,
+    padded=True,
 )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft import backend
 from fastft.trainers.dpo import SYNCHRONISED, require_start
+from fastft.trainers.lengths import grouped_order
 from fastft.trainers.method import Default, Method, Rates
 from fastft.trainers.pairs import PAIR_OWNED, guard_pairs, prompt_and_answer
 from fastft.trainers.refusals import refusals
@@ -73,13 +74,16 @@ def build_trainer(job: Job) -> Any:
     from trl import KTOConfig, KTOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
     data = job.data
+    rows = judged_dataset(data.train, data.train_conversations)
     with refusals():
         args = KTOConfig(**job.config())
         trainer = fed_with_ids(KTOTrainer)(
             model=job.model,
             args=args,
             # TRL takes the rows in this order, and sets are often sorted by label: then no batch would have both.
-            train_dataset=judged_dataset(data.train, data.train_conversations).shuffle(seed=args.seed),
+            train_dataset=rows.select(
+                feeding_order(data.train.lengths(), rows["label"], args.per_device_train_batch_size, args.seed)
+            ),
             eval_dataset=judged_dataset(data.evaluation, data.evaluation_conversations)
             if len(data.evaluation)
             else None,
@@ -91,6 +95,19 @@ def build_trainer(job: Job) -> Any:
     guard_pairs(trainer.train_dataset, data.audit.train.supervised)
     require_start(trainer)
     return trainer
+
+
+def feeding_order(lengths: Sequence[int], labels: Sequence[bool], batch_size: int, seed: int) -> list[int]:
+    """Rows by chance, those of similar lengths together: a batch is padded to its longest.
+
+    Similar among the wanted and among the unwanted answers: where these are the shorter ones, a batch has both still.
+    """
+    places: list[float] = [0.0] * len(lengths)
+    for label in (True, False):
+        rows = sorted((row for row, known in enumerate(labels) if known is label), key=lambda row: lengths[row])
+        for place, row in enumerate(rows):
+            places[row] = place / len(rows)
+    return grouped_order(places, batch_size, seed)
 
 
 def fed_with_ids(trainer: type[Any]) -> type[Any]:

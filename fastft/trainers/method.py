@@ -46,6 +46,7 @@ class Method:
     displayed: tuple[str, ...] = ()  # logged keys shown beside the loss while it trains
     owned: Mapping[str, str] = field(default_factory=dict)  # further fields a recipe doesn't set: what to do instead
     sequences: int = 1  # sequences the model computes for one row: a pair is two
+    padded: bool = False  # batches are padded to their longest row
     generates: bool = False  # the model writes the answers itself while it trains
     classifies: bool = False  # the trained model gives a score, not text
     texts: bool = False  # raw texts are learned whole; what is longer than the maximum length goes on in the next one
@@ -67,8 +68,12 @@ class Job:
     def config(self) -> dict[str, Any]:
         """Fields for TRL's config: no remote reporting and no display but ours, unless the recipe says so."""
         quiet = {"report_to": "none", "disable_tqdm": True}
+        arguments = dict(self.arguments)
+        if arguments.get("train_sampling_strategy") == "group_by_length":
+            # lengths.group_by_length sees to it; transformers' own sampler would look for input_ids in pairs, too.
+            del arguments["train_sampling_strategy"]
         named = {"output_dir": str(self.checkpoints), "run_name": self.checkpoints.parent.name}
-        return {**named, **quiet, **self.arguments}
+        return {**named, **quiet, **arguments}
 
     @property
     def evaluates(self) -> bool:

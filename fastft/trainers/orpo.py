@@ -26,6 +26,7 @@ METHOD = Method(
     displayed=("rewards/accuracies", "log_odds_chosen"),
     owned=PAIR_OWNED,
     sequences=2,
+    padded=True,
 )
 
 

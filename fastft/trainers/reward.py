@@ -26,6 +26,7 @@ METHOD = Method(
     measures={"loss": "loss", "accuracy": "pairs ranked right", "margin": "score margin"},
     displayed=("accuracy", "margin"),
     sequences=2,
+    padded=True,
     classifies=True,
 )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastft import backend
 from fastft.data.conversation import IGNORE
+from fastft.data.packing import why_not_packed
 from fastft.errors import TrainingError
 from fastft.trainers.method import Method
 from fastft.trainers.refusals import refusals
@@ -42,10 +44,20 @@ def build_trainer(job: Job) -> Any:
             processing_class=job.tokenizer,
         )
     backend.keep_adapter_in_fp32(trainer.model)
-    if arguments.get("packing") and backend.uses_cpu_backend():
-        backend.pack_on_cpu(trainer, int(arguments["max_length"]), str(arguments.get("packing_strategy", "bfd")))
+    if backend.uses_cpu_backend():
+        _without_padding(trainer, arguments)
     guard_supervised(trainer.train_dataset, data.audit.train.supervised)
     return trainer
+
+
+def _without_padding(trainer: Any, arguments: Mapping[str, Any]) -> None:
+    """Packs, or batches of whole documents end to end: the CPU backend of Unsloth would pad both."""
+    if arguments.get("packing"):
+        backend.pack_on_cpu(trainer, int(arguments["max_length"]), str(arguments.get("packing_strategy", "bfd")))
+        return
+    apart = why_not_packed(trainer.model.config.get_text_config().model_type) is None
+    if apart and arguments.get("padding_free") is not False:
+        backend.lay_end_to_end(trainer)
 
 
 def guard_supervised(dataset: Any, expected: int) -> None:

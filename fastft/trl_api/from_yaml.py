@@ -25,9 +25,12 @@ _STAND_INS = {"model": {"model_name": "stand/in"}, "data": {"path": "stand/in"}}
 def read_fields(path: Path, methods: Sequence[str]) -> dict[str, Any]:
     """The fields that a file sets, for the config of `methods`. Raises RecipeError with every fault."""
     document = read_file(path.expanduser())
-    if {"model", "data", "training", "method"} & document.tree.keys():
-        return _of_recipe(path, methods)
-    return _of_flat(document, methods[0])
+    whole = {"model", "data", "training", "method"} & document.tree.keys()
+    fields = _of_recipe(path, methods) if whole else _of_flat(document, methods[0])
+    if fields.pop("batch", None) is not None:
+        hint = "Set per_device_train_batch_size, or train the recipe itself: fastft train"
+        raise RecipeError(f"{path} has batch: auto, which `fastft train` searches for and a script doesn't", hint=hint)
+    return fields
 
 
 def _of_recipe(path: Path, methods: Sequence[str]) -> dict[str, Any]:

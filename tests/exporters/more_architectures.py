@@ -1,4 +1,4 @@
-"""Families beyond the twelve, for bench/architectures.py: each passes, or is refused before training."""
+"""Families beyond the twelve, for bench/export/architectures.py: each passes, or is refused before training."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_every_settable_field_has_a_type_and_words() -> None:
     assert reference["training", "eval_strategy"].takes == "one of no, steps, epoch"
     assert reference["training", "neftune_noise_alpha"].takes == "a number above 0 or null"
     assert reference["model", "max_seq_length"].default is None
-    assert reference["lora", "use_gradient_checkpointing"].takes == "true or false or unsloth"
+    assert reference["lora", "use_gradient_checkpointing"].takes == "true or false or one of unsloth, auto"
     assert all(entry.description and entry.takes for entry in reference.values())
 
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from fastft.document_attention import attend_by_document
+
 LENGTHS = (5, 17, 9, 40, 3, 12, 28, 8)
 CAPACITY = 64
 WINDOW = 8  # of Gemma's sliding layers: shorter than most examples
@@ -53,10 +55,10 @@ def models() -> Iterator[tuple[str, Any]]:
         config.initializer_range = 0.2  # attention that looks somewhere
         for attention in attentions:
             t.set_seed(0)
-            yield (
-                f"{config.model_type} {attention}",
-                t.AutoModelForCausalLM.from_config(config, attn_implementation=attention),
-            )
+            model = t.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+            yield f"{config.model_type} {attention}", model
+            if attention == "sdpa" and attend_by_document(model):
+                yield f"{config.model_type} documents", model
 
 
 def packed_batches() -> list[dict[str, Any]]:

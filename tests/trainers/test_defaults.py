@@ -51,4 +51,4 @@ def test_a_step_learns_sixteen_conversations_packed_or_not() -> None:
     packed = _chosen({"packing": True}, packs=2_500)  # four conversations a pack
     assert packed["per_device_train_batch_size"] * packed["gradient_accumulation_steps"] == 4
     on_cpu = _chosen({"packing": True}, packs=1_000, on_cpu=True)
-    assert (on_cpu["per_device_train_batch_size"], on_cpu["gradient_accumulation_steps"]) == (1, 2)
+    assert (on_cpu["per_device_train_batch_size"], on_cpu["gradient_accumulation_steps"]) == (2, 1)

@@ -14,7 +14,7 @@ import fastft
 from fastft.backend import import_unsloth
 from fastft.data.conversation import Conversation, Message
 from fastft.errors import TrainingError
-from fastft.trainers.kto import warn_of_imbalance
+from fastft.trainers.kto import feeding_order, warn_of_imbalance
 from tests.trainers.preferences import answers_of, job_on_tiny, judged_data
 
 
@@ -89,6 +89,15 @@ def test_every_answer_is_fed_with_its_label_and_is_shuffled(trainer: Any, tmp_pa
     fed = [(row["prompt_ids"], row["completion_ids"], row["label"]) for row in trainer.train_dataset]
     assert sorted(fed) == sorted(expected)
     assert fed != expected
+
+
+def test_batches_have_both_labels_where_unwanted_answers_are_shorter() -> None:
+    labels = [row % 2 == 0 for row in range(400)]
+    lengths = [(500 if label else 50) + row % 97 for row, label in enumerate(labels)]
+    order = feeding_order(lengths, labels, 8, seed=0)
+    assert sorted(order) == list(range(400))
+    for at in range(0, 400, 8):
+        assert 2 <= sum(labels[row] for row in order[at : at + 8]) <= 6
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from fastft.data.conversation import Conversation
 from fastft.data.prepare import PreparedData, prepare_data
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.recipe.schema import DataSection, LoraSection, ModelSection
+from fastft.trainers.kto import feeding_order
 
 pytestmark = pytest.mark.slow
 
@@ -92,10 +93,9 @@ def _rows(method: str, data: PreparedData) -> list[dict[str, Any]]:
     if method == "sft":
         return [{"input_ids": e.input_ids, "labels": e.labels} for e in data.train]
     rows = [_trl_row(conversation) for conversation in data.train_conversations]
-    if method == "kto":  # TRL feeds KTO in the order of the rows, and we shuffle them first
-        from datasets import Dataset
-
-        return Dataset.from_list(rows).shuffle(seed=ARGUMENTS["seed"]).to_list()
+    if method == "kto":  # TRL feeds KTO in the order of the rows, and we choose that
+        labels, batch = [row["label"] for row in rows], ARGUMENTS["per_device_train_batch_size"]
+        return [rows[at] for at in feeding_order(data.train.lengths(), labels, batch, ARGUMENTS["seed"])]
     return rows
 
 

@@ -1,0 +1,62 @@
+"""Batches of rows of similar lengths, where batches are padded: in an order that a resumed run sees again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+_BATCHES_SORTED = 50  # that many batches' rows are sorted at a time, as transformers does: the rest stays chance
+
+
+def grouped_order(lengths: Sequence[float], batch_size: int, seed: int) -> list[int]:
+    """Every row once: rows of a batch have similar lengths, and batches come in an order by chance.
+
+    The batch with the longest row comes first, so that memory runs out at once if it does at all. The same `seed`
+    gives the same order. transformers' LengthGroupedSampler leaves batches sorted from long to short, and draws from
+    torch's own random state, which is another one after a resume.
+    """
+    chance = random.Random(seed)
+    rows = list(range(len(lengths)))
+    chance.shuffle(rows)
+    size = _BATCHES_SORTED * batch_size
+    batches: list[list[int]] = []
+    for start in range(0, len(rows), size):
+        near = sorted(rows[start : start + size], key=lambda row: -lengths[row])
+        batches += [near[at : at + batch_size] for at in range(0, len(near), batch_size)]
+    rest = [batches.pop()] if batches and len(batches[-1]) < batch_size else []  # a batch that isn't full stays last
+    chance.shuffle(batches)
+    longest = max(range(len(batches)), key=lambda at: max(lengths[row] for row in batches[at]), default=0)
+    batches[:1], batches[longest : longest + 1] = batches[longest : longest + 1], batches[:1]
+    return [row for batch in (*batches, *rest) for row in batch]
+
+
+def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
+    """Let `trainer` draw its training rows, of so many tokens each, in `grouped_order`: another one each epoch."""
+    if len(lengths) != len(trainer.train_dataset):
+        raise ValueError(f"{len(lengths)} lengths for {len(trainer.train_dataset)} rows")
+    sampler = _sampler(lengths, int(trainer.args.train_batch_size), int(trainer.args.seed))
+    trainer._get_train_sampler = lambda *_: sampler
+
+
+def row_lengths(lengths: Sequence[int], width: int) -> list[int]:
+    """Tokens of each row as it is padded: a row of `width` sequences, as a pair is, to its longest."""
+    return [max(lengths[start : start + width]) for start in range(0, len(lengths), width)]
+
+
+def _sampler(lengths: Sequence[int], batch_size: int, seed: int) -> Any:
+    from torch.utils.data import Sampler
+
+    class GroupedByLength(Sampler[int]):
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __len__(self) -> int:
+            return len(lengths)
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(grouped_order(lengths, batch_size, seed + self.epoch))
+
+    return GroupedByLength()
