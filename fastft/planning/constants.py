@@ -31,6 +31,9 @@ LOGIT_BYTES = (2, 4, 4)
 # ---- the CPU; measured by bench/plan_calibration.py ------------------------------------------------------------------
 # The process with torch, transformers, TRL and Unsloth imported, a tokenizer and a small data set.
 CPU_PROCESS = 1.15e9
+# What oneDNN comes to hold as batches of ever other sizes pass, each with kernels of its own (backend.py bounds their
+# number): the quickstart grows from 1.13 to 1.65 GB in its first 50 steps, and by no more than 0.1 GB in 450 further.
+CPU_KERNELS = 0.55e9
 # What a layer's backward pass makes, as a share of what the layer keeps.
 CPU_BACKWARD = 1.25
 # unsloth_zoo/cpu/ops.py: chunks of so many logits, at least 16 rows; 16-bit logits, three copies in 32 bits, gradient.

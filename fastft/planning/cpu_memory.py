@@ -41,7 +41,7 @@ def cpu_memory(
         optimizer=int(m.state_bytes(shape, lora, optim, on_cpu=True)),
         activations=int(kept + live + later),
         cross_entropy=int(max(0, logits - live)),
-        overhead=int(c.CPU_PROCESS + c.DEQUANTISED_AT_ONCE * size * shape.largest),
+        overhead=int(c.CPU_PROCESS + c.CPU_KERNELS + c.DEQUANTISED_AT_ONCE * size * shape.largest),
     )
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
 
 # Shares of a device's memory that are planned with: a card may serve a screen, the CPU's memory serves all else, too.
+# Where all activations are kept, most of the memory is a formula that no card has confirmed yet: a margin more.
 _SHARE_OF_CARD = 0.92
+_SHARE_WITH_ACTIVATIONS = 0.75
 _SHARE_OF_HOST = 0.75
 _LARGE_CARD = 40 << 30
 # Tokens from which a larger micro-batch gains nothing worth its memory. On a card, what dequantising costs each
@@ -28,9 +30,9 @@ def room_of(shape: Shape, recipe: Recipe, arguments: Mapping[str, Any], work: Wo
     """The room for micro-batches of `recipe` on `card`. `arguments` may lack what is chosen by it."""
     optim = "adamw_torch_fused" if card.is_cpu else "adamw_8bit"
     known = {"optim": optim, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 1, **arguments}
-    share = _SHARE_OF_HOST if card.is_cpu else _SHARE_OF_CARD
 
     def fits(way: Checkpointing) -> int:
+        share = _SHARE_OF_HOST if card.is_cpu else _SHARE_OF_CARD if way else _SHARE_WITH_ACTIVATIONS
         said = {**known, "gradient_checkpointing": bool(way)}
         return largest_in_flight(
             lambda tokens: memory_of(shape, recipe, said, work, card, in_flight=tokens), int(share * card.memory)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
     from fastft.trainers.method import Method
 
-_ANSWERED_AT_ONCE = 32  # prompts of a batch while answers are written (fastft/evaluation.py)
+_ANSWERED_AT_ONCE = 16384  # tokens of a batch while answers are written (fastft/evaluation.py)
 _EVALUATED_AT_ONCE = 4096  # tokens of a batch while the loss is evaluated (fastft/evaluation.py)
 # Methods whose trainers in TRL make all logits at once; the others' losses go over the last hidden states in chunks.
 _FULL_LOGITS = ("orpo", "cpo", "kto")
@@ -66,7 +66,8 @@ class Work:
 
     def cached(self, arguments: Mapping[str, Any]) -> int:
         """Tokens in the KV cache at most: answers of the evaluation, or those that are rewarded."""
-        asked = min(self.answers, _ANSWERED_AT_ONCE) * (self.longest_held_out + self.answer_tokens)
+        each = self.longest_held_out + self.answer_tokens
+        asked = min(self.answers * each, max(_ANSWERED_AT_ONCE, each))
         if not self.written:
             return asked
         from fastft.trainers.groups import generation_batch
