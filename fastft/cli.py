@@ -46,11 +46,11 @@ class _Group(click.Group):
             sys.exit(error.exit_code)
         except click.NoSuchOption as error:
             raise _with_override(error) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             training = ctx.invoked_subcommand == "train"
             more = "`--resume` goes on with the run" if training else "the same command goes on with what is missing"
             click.echo(f"\ninterrupted; what was finished is kept, and {more}", err=True)
-            sys.exit(130)
+            sys.exit(getattr(interrupt, "exit_code", 130))
 
 
 def _with_override(error: click.NoSuchOption) -> click.UsageError:
@@ -103,9 +103,15 @@ def main(traceback: bool) -> None:
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1)
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Run directory; the recipe's is the default.")
-@click.option("--resume", is_flag=True, help="Go on with the newest unfinished run (or with the run named).")
+@click.option(
+    "--resume/--new", default=None,
+    help="Go on with the newest unfinished run (or with the run named), or begin a new one. Without either, a run of "
+    "the same recipe goes on from its last checkpoint.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan, train nothing.")
-def train(recipe: Path, overrides: tuple[str, ...], output_dir: Path | None, resume: bool, dry_run: bool) -> None:
+def train(
+    recipe: Path, overrides: tuple[str, ...], output_dir: Path | None, resume: bool | None, dry_run: bool
+) -> None:
     """Train what RECIPE says, export it and verify the exports.
 
     OVERRIDES are section.key=value, checked like the file.

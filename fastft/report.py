@@ -26,7 +26,8 @@ _LABEL_WIDTH = 9
 
 def opening(checked: CheckReport, run: Run, *, resumed: bool) -> RenderableType:
     """Two lines of what is about to happen, then what `check` says."""
-    what = f"going on with {run.directory}" if resumed else f"run directory {_placed(checked, run)}"
+    where = f"{run.directory} (--new begins another)" if resumed else _placed(checked, run)
+    what = f"going on with {where}" if resumed else f"run directory {where}"
     return Group(_facts([("fastft", what)]), check_report(checked))
 
 

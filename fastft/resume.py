@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from rich.console import Console
 
 from fastft.base_identity import BaseIdentity
+from fastft.checkpoints import save_whole, step_of, whole_checkpoint
 from fastft.errors import DatasetError, RecipeError, TrainingError
 from fastft.files import write_json, write_text
+from fastft.heartbeat import is_trained_now
 from fastft.model_files import resolve_model
 from fastft.model_fit import fit_to_model
 from fastft.recipe.load import load_recipe
 from fastft.run import Run
+from fastft.stopping import Stopping
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
-
-# What must lie in a checkpoint for training to go on from it. transformers writes trainer_state.json last.
-_WHOLE = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
 def run_to_resume(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> Run:
@@ -45,17 +46,44 @@ def run_to_resume(source: Path | str | Mapping[str, Any] | Recipe, overrides: Se
     return run
 
 
+def unfinished_twin(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> Run | None:
+    """The newest unfinished run of the same recipe that nobody trains now, or None."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        return None
+    recipe = load_recipe(source, overrides)
+    try:
+        run = Run.unfinished(Path(recipe.output_dir))
+    except TrainingError:
+        return None
+    if is_trained_now(run.directory):
+        return None
+    model = recipe.model
+    return (
+        None
+        if _changed(run, fit_to_model(recipe, resolve_model(model.model_name, model.revision, weights=False)))
+        else run
+    )
+
+
 def _refuse_another_recipe(run: Run, recipe: Recipe) -> None:
-    was = _flat(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
-    now = _flat(yaml.safe_load(recipe.to_yaml()))
-    keys = sorted((was.keys() | now.keys()) - {"output_dir"})  # the run was found there
-    changed = [key for key in keys if was.get(key) != now.get(key)]
-    if changed:
-        listed = "; ".join(f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in changed)
+    if listed := _changed(run, recipe):
         raise RecipeError(
             f"the recipe is not the one {run.directory} began with: {listed}",
             hint=f"Resume with the run's own recipe: fastft train {run.directory} --resume",
         )
+
+
+def _changed(run: Run, recipe: Recipe) -> str:
+    """Each key whose value isn't that of the run's recipe, with both values."""
+    try:
+        was = _flat(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError):
+        return f"{run.recipe_path} is no recipe any more"
+    now = _flat(yaml.safe_load(recipe.to_yaml()))
+    keys = sorted((was.keys() | now.keys()) - {"output_dir"})  # the run was found there
+    return "; ".join(
+        f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in keys if was.get(key) != now.get(key)
+    )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -75,7 +103,7 @@ def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> Non
             what = "tokenizer or chat template" if same_rows else "data set"
             raise DatasetError(
                 f"the {what} changed since {run.directory} began: the examples are not the same",
-                hint=f"Put the former {what} back, or start a new run without --resume.",
+                hint=f"Put the former {what} back, or start a new run: --new.",
             )
         return
     write_json(run.audit_path, audit)
@@ -102,29 +130,34 @@ def keep_start(run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, re
     return dict(arguments)
 
 
-def find_checkpoint(run: Run) -> Path | None:
-    """The newest whole checkpoint, or None. One that a kill left half-written is passed over."""
-    numbered = [
-        (int(path.name.removeprefix("checkpoint-")), path)
-        for path in run.checkpoints.glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdigit()
-    ]
-    whole = [(step, path) for step, path in numbered if all((path / name).is_file() for name in _WHOLE)]
-    return max(whole)[1] if whole else None
+def find_checkpoint(run: Run, console: Console) -> Path | None:
+    """The newest whole checkpoint, or None. Damaged ones are passed over, and that is said."""
+    return whole_checkpoint(run.checkpoints, lambda why: console.print(f"! {why}", style="yellow", markup=False))
 
 
-def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None) -> None:
+def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: Stopping) -> None:
     """Train, from `checkpoint` if there is one. Raises TrainingError that says where it stopped and how to go on."""
-    _forget_points_after(run, _step_of(checkpoint))
+    _forget_points_after(run, step_of(checkpoint))
+    save_whole(trainer)
+    trainer.add_callback(stopping.callback())
+    stopping.graceful = True
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
-        stopped = TrainingError(_stopped(trainer, "interrupted"), hint=_how_to_go_on(run))
-        stopped.exit_code = 130
-        raise stopped from None
+        raise _ended(trainer, run, "interrupted", stopping.exit_code) from None
     except (RuntimeError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingError(_stopped(trainer, reason), hint=_how_to_go_on(run)) from error
+    finally:
+        stopping.graceful = False
+    if stopping.received is not None:
+        raise _ended(trainer, run, stopping.received.name, stopping.exit_code)
+
+
+def _ended(trainer: Any, run: Run, why: str, exit_code: int) -> TrainingError:
+    error = TrainingError(_stopped(trainer, why), hint=_how_to_go_on(run))
+    error.exit_code = exit_code
+    return error
 
 
 def _stopped(trainer: Any, reason: str) -> str:
@@ -132,13 +165,9 @@ def _stopped(trainer: Any, reason: str) -> str:
 
 
 def _how_to_go_on(run: Run) -> str:
-    checkpoint = find_checkpoint(run)
-    reached = f"from step {_step_of(checkpoint)}" if checkpoint else "from the start (no checkpoint was written yet)"
+    checkpoint = whole_checkpoint(run.checkpoints)
+    reached = f"from step {step_of(checkpoint)}" if checkpoint else "from the start (no checkpoint was written yet)"
     return f"Go on {reached}: fastft train {run.directory} --resume. What the libraries said is in {run.log_path}."
-
-
-def _step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
 
 
 def _forget_points_after(run: Run, step: int) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ModelError, TrainingError
-from fastft.files import sha256_of, write_json
+from fastft.files import sha256_of, write_json, write_text
+from fastft.heartbeat import last_state
 
 if TYPE_CHECKING:
     from fastft.verification import Verification
@@ -85,6 +86,11 @@ class Run:
     def finished(self) -> bool:
         return self.manifest_path.is_file()
 
+    @property
+    def complete(self) -> bool:
+        """Whether the process that trained it also came to the end of its exports."""
+        return self.finished and last_state(self.directory) in (None, "finished")
+
     @classmethod
     def create(cls, output_dir: Path, recipe_yaml: str) -> Run:
         """Make a new run directory at `output_dir`, or at the first free `output_dir-2`, `-3`, …
@@ -94,7 +100,7 @@ class Run:
         for directory in _candidates(output_dir.expanduser().absolute()):
             if _take(directory):
                 run = cls(directory)
-                run.recipe_path.write_text(recipe_yaml, encoding="utf-8")
+                write_text(run.recipe_path, recipe_yaml)
                 return run
         raise AssertionError("the candidates never end")
 
@@ -119,13 +125,13 @@ class Run:
 
     @classmethod
     def unfinished(cls, output_dir: Path) -> Run:
-        """The newest run of `output_dir` (or its numbered siblings) whose training did not finish."""
-        found = [run for run in cls._siblings(output_dir.absolute()) if not run.finished]
+        """The newest run of `output_dir` (or its numbered siblings) whose training or exports did not finish."""
+        found = [run for run in cls._siblings(output_dir.absolute()) if not run.complete]
         if not found:
             finished = f"the run at {output_dir} is finished" if cls(output_dir).finished else ""
             raise TrainingError(
                 f"There is nothing to resume: {finished or f'no unfinished run at {output_dir}'}",
-                hint="Leave --resume out to start a new run, or name the run: fastft train RUN_DIRECTORY --resume.",
+                hint="Without --resume a new run begins; or name the run: fastft train RUN_DIRECTORY --resume.",
             )
         return found[-1]
 

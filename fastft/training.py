@@ -11,11 +11,14 @@ from rich.console import Console
 
 from fastft import backend, report
 from fastft.checking import CheckReport, check
+from fastft.finite import FiniteGuard
+from fastft.heartbeat import Heartbeat, alone_in_run
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
-from fastft.resume import run_to_resume
+from fastft.resume import run_to_resume, unfinished_twin
 from fastft.run import Run
 from fastft.startup import Startup, first_step_callback
+from fastft.stopping import Stopping, stopping_on_signals
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
@@ -26,14 +29,16 @@ def train(
     overrides: Sequence[str] = (),
     *,
     output_dir: Path | str | None = None,
-    resume: bool = False,
+    resume: bool | None = None,
     console: Console | None = None,
     startup: Startup | None = None,
 ) -> Run:
     """Train what the recipe says, export it and verify the exports. Returns the run.
 
     `source` is a recipe file, a mapping, a Recipe, or (to resume) a run directory. `overrides` are
-    "section.key=value". With `resume` the newest unfinished run of the recipe's output_dir goes on where it was.
+    "section.key=value". With `resume` the newest unfinished run of the recipe's output_dir goes on where it was, and
+    one that isn't of this recipe is refused; with False a new run begins. None goes on if there is one of the same
+    recipe, else begins a new one.
     `startup` is a clock that began before this call, with the command.
 
     Raises RecipeError, DatasetError and ModelError before anything is written; TrainingError and ExportError later,
@@ -42,23 +47,37 @@ def train(
     console, startup = console or Console(highlight=False), startup or Startup()
     overrides = (*overrides, *output_dir_override(output_dir))
     resumed = run_to_resume(source, overrides) if resume else None
+    if resume is None and (resumed := unfinished_twin(source, overrides)) is not None:
+        overrides = ()
     checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
     startup.done("check")
     run = resumed or Run.create(Path(checked.recipe.output_dir), checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
     exports = checked.recipe.export.formats
-    if run.finished:
-        console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
-    else:
-        with library_output_to(run.log_path, console) as user:
-            _train(run, checked, user, startup, resumed=resumed is not None)
-    if exports:
-        run.export(console=console)
+    with alone_in_run(run.directory) as heartbeat:
+        if run.finished:
+            console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
+        else:
+            with library_output_to(run.log_path, console) as user, stopping_on_signals(user) as stopping:
+                _train(run, checked, user, startup, stopping, heartbeat, resumed=resumed is not None)
+        if exports:
+            heartbeat.beat("exporting")
+            with stopping_on_signals(console):
+                run.export(console=console)
     console.print(report.closing(run.directory))
     return run
 
 
-def _train(run: Run, checked: CheckReport, console: Console, startup: Startup, *, resumed: bool) -> None:
+def _train(
+    run: Run,
+    checked: CheckReport,
+    console: Console,
+    startup: Startup,
+    stopping: Stopping,
+    heartbeat: Heartbeat,
+    *,
+    resumed: bool,
+) -> None:
     from fastft.artifacts import save_trained, write_heldout
     from fastft.batch_search.search import search_batch
     from fastft.evaluation import evaluate_model, evaluated_by, trainer_metrics
@@ -113,7 +132,9 @@ def _train(run: Run, checked: CheckReport, console: Console, startup: Startup, *
     with working(console, "measuring the model before training"):
         before = replace(before, metrics=trainer_metrics(trainer, method))
     startup.done("trainer")
-    train_to_the_end(trainer, run, find_checkpoint(run))
+    trainer.add_callback(heartbeat.callback())
+    FiniteGuard(data.train, run.directory / "bad_batches").attach(trainer)
+    train_to_the_end(trainer, run, find_checkpoint(run, console), stopping)
     with working(console, "answering them again"):
         metrics = trainer_metrics(trainer, method)
         with backend.answering(trainer.model):

@@ -1,0 +1,161 @@
+"""Checkpoints that are whole or not there: written beside their place, hashed, made durable, then renamed.
+
+A checkpoint is whole if its manifest, written last, names its files with their sizes and hashes, and they are so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fastft.device import free_disk
+from fastft.errors import TrainingError
+from fastft.files import sha256_of, write_json
+
+MANIFEST = "fastft_checkpoint.json"
+_PREFIX = "checkpoint-"
+_STAGING = ".partial"
+_MARGIN = 32 << 20  # bytes left free beside a checkpoint: logs and metrics go on
+# What training can't go on without. transformers' names.
+_NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+def whole_checkpoint(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Path | None:
+    """The newest whole checkpoint in `folder`, or None. `tell` is told of each newer one that is damaged."""
+    for step, checkpoint in _newest_first(folder):
+        reason = why_damaged(checkpoint, step)
+        if reason is None:
+            return checkpoint
+        tell(f"{checkpoint} is damaged and passed over: {reason}")
+    return None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step after which `checkpoint` was written; 0 for none."""
+    return int(checkpoint.name.removeprefix(_PREFIX)) if checkpoint else 0
+
+
+def why_damaged(checkpoint: Path, step: int) -> str | None:
+    """What is wrong with a checkpoint, or None if every file is as it was written."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        files = {str(name): (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest["files"].items()}
+        told = int(manifest["step"])
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} can't be read: {type(error).__name__}"
+    if told != step:
+        return f"{MANIFEST} is that of step {told}"
+    if missing := [name for name in _NEEDED if name not in files]:
+        return f"{MANIFEST} doesn't name {missing[0]}"
+    return next((why for name, facts in files.items() if (why := _why_changed(checkpoint, name, *facts))), None)
+
+
+def _why_changed(checkpoint: Path, name: str, size: int, digest: str) -> str | None:
+    path = checkpoint / name
+    if not path.resolve().is_relative_to(checkpoint.resolve()):
+        return f"{MANIFEST} names {name}, which lies outside"
+    if not path.is_file():
+        return f"{name} is missing"
+    if (found := path.stat().st_size) != size:
+        return f"{name} has {found:,} bytes and was written with {size:,}"
+    return None if sha256_of(path) == digest else f"{name} was changed since it was written"
+
+
+def save_whole(trainer: Any) -> None:
+    """Let `trainer` write its checkpoints so, and delete old ones only once the new one is whole.
+
+    transformers writes a checkpoint in its place, file by file, and deletes others by the clock's order.
+    """
+    folder, save, place = Path(trainer.args.output_dir), trainer._save_checkpoint, trainer._get_output_dir
+    limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None
+    staging = folder / _STAGING
+
+    def save_checkpoint(model: Any, trial: Any) -> None:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        require_room(trainer, folder)
+        trainer._get_output_dir = lambda *_, **__: str(staging)
+        try:
+            save(model, trial)
+        finally:
+            trainer._get_output_dir = place
+        made = staging / f"{_PREFIX}{trainer.state.global_step}"
+        _name_best(trainer.state, staging, folder, made)
+        seal(made, trainer.state.global_step)
+        final = folder / made.name
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+        made.replace(final)
+        _make_durable(folder)
+        shutil.rmtree(staging, ignore_errors=True)
+        rotate(folder, limit, trainer.state.best_model_checkpoint)
+
+    trainer._save_checkpoint = save_checkpoint
+
+
+def require_room(trainer: Any, folder: Path) -> None:
+    """Raises TrainingError if the disk has no room for one more checkpoint, before anything of it is written.
+
+    As large as the last one; before there is one, the trained weights with two moments in 32 bits.
+    """
+    last = next((path for _, path in _newest_first(folder)), None)
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    needed = sum(path.stat().st_size for path in last.rglob("*") if path.is_file()) if last else 12 * trained
+    if (free := free_disk(folder)) < needed + _MARGIN:
+        raise TrainingError(
+            f"a checkpoint takes about {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free at {folder}: "
+            "nothing was written; free some room and go on"
+        )
+
+
+def _name_best(state: Any, staging: Path, folder: Path, made: Path) -> None:
+    """The best checkpoint by where it will lie, in the state and in the file of it."""
+    best = state.best_model_checkpoint
+    if best is not None and Path(best).is_relative_to(staging):
+        state.best_model_checkpoint = str(folder / Path(best).name)
+        state.save_to_json(str(made / "trainer_state.json"))
+
+
+def seal(checkpoint: Path, step: int) -> None:
+    """Make every file durable and write the manifest, last."""
+    files = {}
+    for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST):
+        _make_durable(path)
+        files[str(path.relative_to(checkpoint))] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    write_json(checkpoint / MANIFEST, {"fastft_checkpoint": 1, "step": step, "files": files})
+    _make_durable(checkpoint)
+
+
+def rotate(folder: Path, limit: int | None, best: str | None) -> None:
+    """Delete the oldest, by step, beyond `limit`: never the newest whole one, and never the best."""
+    if limit is None or limit <= 0:
+        return
+    newest_first = list(_newest_first(folder))
+    kept = {checkpoint for _, checkpoint in newest_first[:limit]}
+    if not any(why_damaged(checkpoint, step) is None for step, checkpoint in newest_first[:limit]):
+        return
+    for _, checkpoint in newest_first:
+        if checkpoint not in kept and (best is None or checkpoint.name != Path(best).name):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _newest_first(folder: Path) -> Iterator[tuple[int, Path]]:
+    numbered = [
+        (int(path.name.removeprefix(_PREFIX)), path)
+        for path in folder.glob(f"{_PREFIX}*")
+        if path.name.removeprefix(_PREFIX).isdigit() and path.is_dir()
+    ]
+    yield from sorted(numbered, reverse=True)
+
+
+def _make_durable(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,115 @@
+"""Who trains into a run directory: a lock that ends with its process, and a heartbeat that tells how far it is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastft.errors import TrainingError
+from fastft.files import write_text
+
+FILE = "heartbeat.json"
+_EVERY = 5.0  # seconds between beats at least
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """Written while a process trains: its number and host, the step it is at and when that was (UTC)."""
+
+    path: Path
+    steps: int = 0
+    _beaten: float = -_EVERY
+
+    def beat(self, state: str, step: int = 0, *, now: bool = True) -> None:
+        """Say what is going on; unless `now`, at most every five seconds by a clock that nobody sets."""
+        if not now and time.monotonic() - self._beaten < _EVERY:
+            return
+        self._beaten = time.monotonic()
+        facts = {"process": os.getpid(), "host": platform.node(), "state": state, "step": step, "steps": self.steps}
+        write_text(self.path, json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
+
+    def callback(self) -> Any:
+        """A TrainerCallback that beats along with training."""
+        from transformers import TrainerCallback
+
+        heartbeat = self
+
+        class HeartbeatCallback(TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+                heartbeat.steps = state.max_steps
+                heartbeat.beat("training", state.global_step)
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+                heartbeat.beat("training", state.global_step, now=False)
+
+        return HeartbeatCallback()
+
+
+@contextmanager
+def alone_in_run(directory: Path) -> Iterator[Heartbeat]:
+    """Hold the run's lock, which ends with this process however it ends, and its heartbeat.
+
+    Raises TrainingError if another process trains into it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    heartbeat = Heartbeat(directory / FILE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"another process is training into {directory}: {last_beat(directory)}",
+                hint="Wait for it, or end it; a process that died holds no lock.",
+            ) from None
+        heartbeat.beat("starting")
+        yield heartbeat
+        heartbeat.beat("finished", heartbeat.steps)
+    except BaseException:
+        if heartbeat.path.is_file() and heartbeat._beaten > 0:
+            heartbeat.beat("stopped")
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def is_trained_now(directory: Path) -> bool:
+    """Whether a living process holds the run's lock."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def last_state(directory: Path) -> str | None:
+    """What the last process to train into `directory` was at, or None if that isn't told."""
+    try:
+        return str(json.loads((directory / FILE).read_text(encoding="utf-8"))["state"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def last_beat(directory: Path) -> str:
+    """What the heartbeat said last, in words."""
+    try:
+        told = json.loads((directory / FILE).read_text(encoding="utf-8"))
+        at = datetime.fromisoformat(told["time"])
+        ago = (datetime.now(UTC) - at).total_seconds()
+        return (
+            f"process {told['process']} on {told['host']}, {told['state']}, step {told['step']} of {told['steps']}, "
+            f"{max(0, round(ago))} s ago"
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it has left no heartbeat yet"

@@ -1,0 +1,106 @@
+"""Checkpoints are whole or passed over: every way to damage one is found, and told."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastft.checkpoints import MANIFEST, rotate, seal, step_of, whole_checkpoint, why_damaged
+
+FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors")
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    made = folder / f"checkpoint-{step}"
+    made.mkdir(parents=True)
+    for name in FILES:
+        (made / name).write_bytes(random.Random(f"{name}{step}").randbytes(2000))
+    seal(made, step)
+    return made
+
+
+def _flip(name: str, at: int) -> Callable[[Path], None]:
+    def damage(checkpoint: Path) -> None:
+        content = bytearray((checkpoint / name).read_bytes())
+        content[at % len(content)] ^= 0x10
+        (checkpoint / name).write_bytes(bytes(content))
+
+    return damage
+
+
+def _cut(name: str, share: float) -> Callable[[Path], None]:
+    def damage(checkpoint: Path) -> None:
+        content = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(content[: int(len(content) * share)])
+
+    return damage
+
+
+def _another_step(checkpoint: Path) -> None:
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest | {"step": 99}))
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    **{f"{name} is gone": lambda folder, name=name: (folder / name).unlink() for name in (*FILES, MANIFEST)},
+    **{f"{name} is empty": lambda folder, name=name: (folder / name).write_bytes(b"") for name in (*FILES, MANIFEST)},
+    **{f"{name} is cut to {share:.0%}": _cut(name, share) for name in (*FILES, MANIFEST) for share in (0.1, 0.5, 0.99)},
+    **{f"{name}: byte {at} flipped": _flip(name, at) for name in FILES for at in (0, 777, -1)},
+    **{f"{name} grew": lambda folder, name=name: (folder / name).open("ab").write(b"x") for name in FILES},
+    f"{MANIFEST} is of another step": _another_step,
+    f"{MANIFEST} is a list": lambda folder: (folder / MANIFEST).write_text("[]"),
+    f"{MANIFEST} names no files": lambda folder: (folder / MANIFEST).write_text('{"step": 20, "files": {}}'),
+    "swapped files": lambda folder: shutil.copy(folder / FILES[1], folder / FILES[2]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(damage: str, tmp_path: Path) -> None:
+    before, damaged = _checkpoint(tmp_path, 10), _checkpoint(tmp_path, 20)
+    assert whole_checkpoint(tmp_path) == damaged
+    DAMAGES[damage](damaged)
+    told: list[str] = []
+    assert whole_checkpoint(tmp_path, told.append) == before
+    assert len(told) == 1
+    assert str(damaged) in told[0]
+
+
+def test_there_are_many_ways() -> None:
+    assert len(DAMAGES) >= 50
+
+
+def test_files_outside_are_not_read(tmp_path: Path) -> None:
+    made = _checkpoint(tmp_path / "run", 10)
+    manifest = json.loads((made / MANIFEST).read_text())
+    manifest["files"]["../../secret"] = {"bytes": 1, "sha256": "0"}
+    (made / MANIFEST).write_text(json.dumps(manifest))
+    assert "lies outside" in (why_damaged(made, 10) or "")
+
+
+def test_the_newest_is_by_step_and_not_by_clock(tmp_path: Path) -> None:
+    _checkpoint(tmp_path, 100)
+    newest = _checkpoint(tmp_path, 1000)
+    _checkpoint(tmp_path, 20)
+    assert whole_checkpoint(tmp_path) == newest
+    assert step_of(newest) == 1000
+    assert step_of(None) == 0
+
+
+def test_old_ones_go_only_once_a_newer_one_is_whole(tmp_path: Path) -> None:
+    made = [_checkpoint(tmp_path, step) for step in (10, 20, 30)]
+    _flip("optimizer.pt", 5)(made[2])
+    rotate(tmp_path, 1, best=None)
+    assert all(path.is_dir() for path in made)
+    rotate(tmp_path, 2, best=None)
+    assert [path.is_dir() for path in made] == [False, True, True]
+
+
+def test_the_best_one_stays(tmp_path: Path) -> None:
+    made = [_checkpoint(tmp_path, step) for step in (10, 20, 30)]
+    rotate(tmp_path, 1, best=str(made[0]))
+    assert [path.is_dir() for path in made] == [True, False, True]

@@ -1,0 +1,139 @@
+"""The real command, ended by signals in the midst of training: it goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fastft.checkpoints import whole_checkpoint
+
+pytestmark = pytest.mark.slow
+
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopping")
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Count to {n}."},
+                {"role": "assistant", "content": f"{n} it is." * 9},
+            ]
+        }
+        for n in range(60)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = {
+        "model": {"model_name": "fastft/tiny", "max_seq_length": 256},
+        "lora": {"r": 4},
+        "data": {"path": str(folder / "rows.jsonl"), "eval_split": None},
+        "training": {"max_steps": STEPS, "per_device_train_batch_size": 2, "save_steps": 7, "logging_steps": 1},
+        "evaluation": {"samples": 0},
+        "export": {"formats": []},
+        "output_dir": str(folder / "run"),
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+    return folder / "recipe.yaml"
+
+
+def _command(recipe: Path, output: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "fastft", "train", str(recipe), "--output-dir", str(output), *more]
+
+
+def _train(recipe: Path, output: Path, *more: str) -> str:
+    return subprocess.run(_command(recipe, output, *more), capture_output=True, text=True, check=True).stdout
+
+
+def _points(run: Path) -> list[dict[str, float]]:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _started(recipe: Path, output: Path, step: int) -> subprocess.Popen[str]:
+    """The command, once it has logged `step`."""
+    process = subprocess.Popen(_command(recipe, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 240
+    while not any(point["step"] >= step for point in _points(output)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return process
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path) -> Path:
+    _train(recipe, recipe.parent / "whole")
+    return recipe.parent / "whole"
+
+
+def _same(run: Path, whole: Path) -> None:
+    weights = "adapter/adapter_model.safetensors"
+    assert (run / weights).read_bytes() == (whole / weights).read_bytes()
+    told = ("step", "loss", "grad_norm", "learning_rate", "tokens", "supervised_tokens", "epoch")
+    found, expected = ([{k: p.get(k) for k in told} for p in _points(each) if "loss" in p] for each in (run, whole))
+    assert found == expected
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_with_a_checkpoint_and_it_goes_on_to_the_same_bytes(
+    sent: signal.Signals, code: int, recipe: Path, whole: Path
+) -> None:
+    run = recipe.parent / sent.name
+    process = _started(recipe, run, step=9)
+    process.send_signal(sent)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == code, (out, error)
+    assert "this step is finished and a checkpoint written" in out
+    reached = _points(run)[-1]["step"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir())[-1].startswith("checkpoint-")
+    assert (run / "checkpoints" / f"checkpoint-{reached:.0f}" / "fastft_checkpoint.json").is_file()
+    assert sent.name in error
+    assert "--resume" in error
+    said = _train(recipe, run)  # by itself: the recipe is the same
+    assert "going on with" in said
+    _same(run, whole)
+
+
+def test_killed_at_once_it_goes_on_from_the_last_whole_checkpoint(recipe: Path, whole: Path) -> None:
+    run = recipe.parent / "killed"
+    process = _started(recipe, run, step=16)
+    process.kill()
+    process.communicate()
+    newest = whole_checkpoint(run / "checkpoints")
+    assert newest is not None
+    (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:-9])
+    said = _train(recipe, run)
+    assert f"{newest.name} is damaged and passed over: optimizer.pt has" in " ".join(said.split())
+    _same(run, whole)
+
+
+def test_two_processes_never_train_into_one_directory(recipe: Path) -> None:
+    run = recipe.parent / "twice"
+    process = _started(recipe, run, step=2)
+    second = subprocess.run([*_command(run, run)[:5], "--resume"], capture_output=True, text=True)
+    process.kill()
+    process.communicate()
+    assert second.returncode != 0
+    assert "another process is training into" in second.stderr
+    assert f"process {process.pid} on" in second.stderr
+
+
+def test_a_new_run_begins_where_that_is_asked(recipe: Path) -> None:
+    run = recipe.parent / "anew"
+    process = _started(recipe, run, step=9)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    said = _train(recipe, run, "--new")
+    assert "run directory" in said
+    assert (recipe.parent / "anew-2" / "manifest.json").is_file()
+    assert not (run / "manifest.json").exists()
