@@ -94,7 +94,7 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
         *foreseen(recipe, read_text_config(folder), device, arguments),
         *unpacked,
         *(method.warns(data, arguments) if method.warns else ()),
-        *_schedule_warnings(arguments, plan),
+        *_schedule_warnings(arguments, plan, given),
         *_room_warnings(plan, device, Path(recipe.output_dir), recipe),
         *_hub_warnings(recipe),
         *login_warnings(recipe.training.get("report_to")),
@@ -190,7 +190,7 @@ def _plan(
     examples = len(data.train) // method.sequences
     sequences = packs.sequences if packs else examples
     known = {**{default.key: default.value for default in method.defaults}, **given}
-    work, card = work_of(data, method, recipe, known, packs, max_length), card_of(device)
+    work, card = work_of(data, method, recipe, known, packs), card_of(device)
     defaults = choose_defaults(
         given,
         method,
@@ -247,11 +247,11 @@ def _loading_warnings(recipe: Recipe, device: Device) -> list[str]:
     return ["model.load_in_8bit can't be honoured on the CPU: Unsloth loads the base in 16 bits there, not in 8 bits"]
 
 
-def _schedule_warnings(arguments: Mapping[str, Any], plan: Plan) -> list[str]:
+def _schedule_warnings(arguments: Mapping[str, Any], plan: Plan, given: Mapping[str, Any]) -> list[str]:
     """Numbers that are each possible and together most likely a slip."""
     warnings = []
     warmup = float(arguments.get("warmup_steps") or 0)
-    if (warmup if warmup >= 1 else warmup * plan.steps) >= plan.steps:
+    if "warmup_steps" in given and (warmup if warmup >= 1 else warmup * plan.steps) >= plan.steps:
         warnings.append(
             f"training.warmup_steps is {warmup:g} and there are {plan.steps:,} steps: the learning rate "
             f"{arguments['learning_rate']:g} will never be reached"

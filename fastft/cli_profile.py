@@ -29,6 +29,7 @@ def profile(recipe: Path, overrides: tuple[str, ...], steps: int, out: Path) -> 
 
     Three steps warm up, then STEPS run under torch's profiler. No run directory is made.
 
+    \b
     Examples:
       fastft profile recipes/quickstart.yaml
       fastft profile recipes/qlora_chat.yaml training.per_device_train_batch_size=4 --steps 5 --out profile/batch4
@@ -49,7 +50,7 @@ def show(found: Profile, console: Any) -> None:
     console.print(f"{found.steps} steps of {1e3 * each:,.1f} ms · {rates(found.rates)}")
     console.print(_times("time", found.kinds, found))
     what = "kernels" if found.on_gpu else "operations"
-    console.print(_times(f"{what} that took most", found.operations, found))
+    console.print(_times(f"{what} that took most, whatever for", found.operations, found))
     console.print(_memory(found.memory, on_gpu=found.on_gpu))
     console.print(f"[bold cyan]trace[/]  {found.trace}: open it at https://ui.perfetto.dev or in chrome://tracing")
 

@@ -22,6 +22,7 @@ from fastft.quiet import library_output_to
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
     from fastft.recipe.schema import Recipe
+    from fastft.throughput import Meter
 
 _WARMUP = 3  # steps before the measured ones: kernels are compiled, memory is taken
 TRACE = "trace.json.gz"
@@ -64,14 +65,14 @@ def profile(
 
 def _profiled(checked: CheckReport, checkpoints: Path, steps: int, trace: Path, console: Console) -> Profile:
     from fastft.progress import working
-    from fastft.throughput import Meter, meter_for
+    from fastft.throughput import meter_for
 
     checkpoints.parent.mkdir(parents=True)
     with working(console, "loading the model"):
         trainer = trainer_for(checked, checkpoints, _WARMUP + steps)
-    meter: Meter = meter_for(checked, trainer.model, checked.arguments)
+    meter = meter_for(checked, trainer.model, checked.arguments)
     meter.attach(trainer)
-    recorder = _recorder(steps)
+    recorder = _recorder(steps, meter)
     trainer.add_callback(recorder)
     with working(console, f"{_WARMUP} steps to warm up, {steps} under the profiler"):
         _train(trainer, trace.with_name("profile.log"))
@@ -114,8 +115,8 @@ def _train(trainer: Any, log: Path) -> None:
         ) from error
 
 
-def _recorder(steps: int) -> Any:
-    """A TrainerCallback that runs the profiler over the `steps` steps after those to warm up.
+def _recorder(steps: int, meter: Meter) -> Any:
+    """A TrainerCallback that runs the profiler, and `meter` anew, over the `steps` steps after those to warm up.
 
     Its `seconds` are the steps' own, on the monotonic clock, with the GPU waited for before and after.
     """
@@ -139,6 +140,7 @@ def _recorder(steps: int) -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             if state.global_step == _WARMUP:
                 _wait(gpu)
+                meter.restart()
                 self.profiler.start()
                 self.began = time.perf_counter()
             elif state.global_step == _WARMUP + steps:

@@ -145,6 +145,11 @@ class Meter:
         self._peak = peak_memory()
         return {**told, **rates, "peak_memory": self._peak}
 
+    def restart(self) -> None:
+        """Forget the steps so far: what follows is measured alone."""
+        self._close()
+        self.later = self._untold = Window()
+
     def summary(self) -> dict[str, Any]:
         """What the steps of this process come to: all but the first, where there are more."""
         self.later += self._close()

@@ -116,6 +116,7 @@ def _train(
     startup.done("loading")
     tokenizer.chat_template = checked.tokenizer.chat_template
     checked = search_batch(checked, run, model, tokenizer, console)
+    startup.done("batch search")
     arguments = keep_start(run, checked.arguments, base, resumed=resumed)
     evaluated = (checked.tokenizer, *evaluated_by(method, data, recipe.evaluation))
     with working(console, "answering the held-out prompts before training"):

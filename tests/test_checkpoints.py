@@ -46,7 +46,7 @@ def _another_step(checkpoint: Path) -> None:
     (checkpoint / MANIFEST).write_text(json.dumps(manifest | {"step": 99}))
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     **{f"{name} is gone": lambda folder, name=name: (folder / name).unlink() for name in (*FILES, MANIFEST)},
     **{f"{name} is empty": lambda folder, name=name: (folder / name).write_bytes(b"") for name in (*FILES, MANIFEST)},
     **{f"{name} is cut to {share:.0%}": _cut(name, share) for name in (*FILES, MANIFEST) for share in (0.1, 0.5, 0.99)},

@@ -42,7 +42,7 @@ def foreseen(
     lora = recipe.lora
     found = [*_trained_whole(lora, config), *_smoothed(recipe, config, arguments)]
     if device.is_cpu:
-        found += _variables(_CPU_VARIABLES)
+        found += [*_variables(_CPU_VARIABLES), *(_fused_on_cpu(lora) if lora is not None else ())]
     else:
         found += [*_variables(_VARIABLES), *_layers(recipe, config), *_packing(config, device, arguments)]
         found += _precision(recipe, device)
@@ -85,6 +85,14 @@ def _fused(lora: LoraSection) -> Iterator[Lost]:
         if chosen and len(chosen) < len(names):
             missing = ", ".join(name for name in names if name not in chosen)
             yield Lost("fused LoRA", f"lora.target_modules has {', '.join(chosen)} without {missing}", lost.UNFUSED)
+
+
+def _fused_on_cpu(lora: LoraSection) -> Iterator[Lost]:
+    """What fused_lora.py leaves to PEFT."""
+    told = {"lora.use_dora is true": lora.use_dora, f"lora.bias is {lora.bias}": lora.bias != "none"}
+    told[f"lora.lora_dropout is {lora.lora_dropout}"] = lora.lora_dropout > 0
+    if lora.adapter_name_or_path is None and (causes := [cause for cause, is_so in told.items() if is_so]):
+        yield Lost("fused LoRA", " and ".join(causes), lost.UNFUSED)
 
 
 def _trained_whole(lora: LoraSection | None, config: Mapping[str, Any]) -> Iterator[Lost]:

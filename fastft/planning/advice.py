@@ -47,7 +47,24 @@ def remedies(
             continue
         if not changes:
             break  # a smaller micro-batch is enough, and changes nothing that is learned
-    return found or _shorter(shape, recipe, arguments, work, card)
+    return found or _shorter(shape, recipe, arguments, work, card) or _otherwise(shape, recipe, arguments, work, card)
+
+
+def _otherwise(
+    shape: Shape, recipe: Recipe, arguments: Mapping[str, Any], work: Work, card: Card
+) -> list[tuple[str, int]]:
+    """The first of `_last_changes` that fits, one sequence at a time."""
+    from fastft.planning.plan import memory_of
+
+    one = {**arguments, "per_device_train_batch_size": 1}
+    if recipe.lora is None:
+        one["gradient_checkpointing"] = True
+    for said, changed in _last_changes(recipe):
+        changes, smallest = _changes(changed, one)[-1]
+        memory = memory_of(shape, smallest, one, work, card)
+        if memory.total <= card.memory:
+            return [(_spelled((said, *changes), 1, arguments), memory.total)]
+    return []
 
 
 def _changes(recipe: Recipe, arguments: Mapping[str, Any]) -> list[tuple[tuple[str, ...], Recipe]]:
@@ -66,6 +83,22 @@ def _changes(recipe: Recipe, arguments: Mapping[str, Any]) -> list[tuple[tuple[s
                    for before, one in changes]  # fmt: skip
         changes += smaller
     return changes
+
+
+def _last_changes(recipe: Recipe) -> list[tuple[str, Recipe]]:
+    """What changes more than the memory: a LoRA on 4 bits in place of all weights, and a smaller update."""
+    from fastft.recipe.schema import LoraSection
+
+    if recipe.lora is None:
+        loaded = {"load_in_4bit": True, "load_in_8bit": False, "load_in_16bit": False, "full_finetuning": False}
+        lora = LoraSection(r=16, use_gradient_checkpointing="unsloth")
+        changed = recipe.model_copy(update={"model": recipe.model.model_copy(update=loaded), "lora": lora})
+        return [("model.full_finetuning=false model.load_in_4bit=true lora.r=16", changed)]
+    ranks = [rank for rank in (8, 4, 2, 1) if rank < recipe.lora.r]
+    return [
+        (f"lora.r={rank}", recipe.model_copy(update={"lora": recipe.lora.model_copy(update={"r": rank})}))
+        for rank in ranks
+    ]
 
 
 def _halvings(batch: int) -> list[int]:

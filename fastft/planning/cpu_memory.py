@@ -37,7 +37,7 @@ def cpu_memory(
     later = max(0, m.cache_bytes(shape, cached) * size // 2 - kept - live)
     return m.Memory(
         weights=int(_weights(shape, model, size)),
-        lora=8 * m.trained_parameters(shape, lora),
+        lora=m.learned_bytes(shape, lora),
         optimizer=int(m.state_bytes(shape, lora, optim, on_cpu=True)),
         activations=int(kept + live + later),
         cross_entropy=int(max(0, logits - live)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import RecipeError
@@ -29,6 +29,7 @@ class Planned:
     plan: Plan
     remedies: tuple[tuple[str, int], ...] = ()
     impossible: bool = False
+    lost: tuple[str, ...] = ()  # of the fast path, on a device that isn't this machine's
 
     @property
     def fits(self) -> bool | None:
@@ -41,6 +42,7 @@ class Planned:
             "memory": self.card.memory,
             "fits": self.fits,
             "impossible": self.impossible,
+            "lost": list(self.lost),
             "remedies": [{"overrides": overrides, "memory": memory} for overrides, memory in self.remedies],
             "arguments": dict(self.arguments),
             "plan": self.plan.as_dict(),
@@ -68,16 +70,19 @@ def cards_named(names: Sequence[str]) -> list[Card]:
 def plan_on_devices(checked: CheckReport, cards: Sequence[Card] = ()) -> list[Planned]:
     """The plan of a sound recipe on each card, without any on this machine's device."""
     from fastft.checking import planned_on
-    from fastft.model_files import resolve_model
+    from fastft.fastpath.foreseen import foreseen
+    from fastft.model_files import read_text_config, resolve_model
 
     recipe = checked.recipe
-    shape = read_shape(resolve_model(recipe.model.model_name, recipe.model.revision, weights=False))
+    folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+    shape, config = read_shape(folder), read_text_config(folder)
     if not cards:
         return [_planned(checked, shape, card_of(checked.device), checked.arguments, checked.plan)]
     found = []
     for card in cards:
         _, arguments, plan = planned_on(checked, device_of(card, checked.device))
-        found.append(_planned(checked, shape, card, arguments, plan))
+        lost = foreseen(recipe, config, device_of(card, checked.device), arguments)
+        found.append(replace(_planned(checked, shape, card, arguments, plan), lost=lost))
     return found
 
 
@@ -92,8 +97,7 @@ def _planned(
 
 def _weights_too_large(shape: Shape, checked: CheckReport, card: Card) -> bool:
     """Whether the weights alone, in 4 bits where they can be, are more than the card has."""
-    model = checked.recipe.model
-    if not model.full_finetuning:
-        model = model.model_copy(update={"load_in_4bit": True, "load_in_8bit": False, "load_in_16bit": False})
+    loaded = {"load_in_4bit": True, "load_in_8bit": False, "load_in_16bit": False, "full_finetuning": False}
+    model = checked.recipe.model.model_copy(update=loaded)
     quantised = shape.linear * bytes_a_weight(shape, model)
     return quantised + 2 * (shape.parameters - shape.linear) > card.memory

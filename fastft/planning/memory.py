@@ -82,7 +82,6 @@ def plan_memory(
         memory = cpu_memory(shape, model, lora, optim=optim, in_flight=in_flight, checkpointing=checkpointing,
                             loss=loss, cached=cached, learned=learned)  # fmt: skip
         return replace(memory, weights=memory.weights + copied)
-    trained = trained_parameters(shape, lora)
     kept = kept_activations(shape, checkpointing) * in_flight
     live = (live_layer(shape, checkpointing) + beside_layer(shape)) * in_flight
     hidden = 2 * shape.hidden * c.VECTORS_BESIDE_LAYER // 2 * in_flight
@@ -95,7 +94,7 @@ def plan_memory(
     activations = kept + live + later
     return _rounded(
         weights=weight_bytes(shape, model) + copied,
-        lora=8 * trained,
+        lora=learned_bytes(shape, lora),
         optimizer=state_bytes(shape, lora, optim),
         activations=activations,
         cross_entropy=max(0, hidden + logits - live - later),
@@ -142,6 +141,11 @@ def trained_parameters(shape: Shape, lora: LoraSection | None) -> int:
     if lora is None:
         return shape.parameters
     return shape.lora(lora.r, lora.target_modules, lora.layers_to_transform) + trained_whole(shape, lora)
+
+
+def learned_bytes(shape: Shape, lora: LoraSection | None) -> int:
+    """Updates and gradients in 32 bits; where everything is trained the gradients alone: the weights are counted."""
+    return (8 if lora is not None else 4) * trained_parameters(shape, lora)
 
 
 def state_bytes(shape: Shape, lora: LoraSection | None, optim: str, *, on_cpu: bool = False) -> float:

@@ -26,8 +26,11 @@ def plan_report(checked: CheckReport, planned: Sequence[Planned]) -> RenderableT
     """The head of what `check` says, the table, and for each device that is too small what would fit on it."""
     parts: list[RenderableType] = [_head(checked, planned[0]), _table(checked, planned)]
     parts += [Text(line, style="yellow") for each in planned for line in _too_small(checked, each)]
+    parts += [Text(f"! {each.card.name}: {one}", style="yellow") for each in planned for one in each.lost]
     parts += [
-        Text(f"! {warning}", style="yellow") for warning in checked.warnings if "of memory will be" not in warning
+        Text(f"! {warning}", style="yellow")
+        for warning in checked.warnings
+        if "of memory will be" not in warning and not any(warning in each.lost for each in planned)
     ]
     return Group(*parts)
 
@@ -75,7 +78,10 @@ def _rows(checked: CheckReport, planned: Sequence[Planned]) -> Iterator[tuple[st
         yield "longest sequence", lambda each: f"{each.plan.longest_sequence:,}"
     yield "steps", lambda each: f"{each.plan.steps:,}"
     yield "epochs", lambda each: f"{each.plan.epochs:.3g}"
-    yield "tokens", lambda each: f"{round(each.plan.tokens * each.plan.epochs):,}"
+    yield (
+        "prompt tokens" if checked.plan.work and checked.plan.work.written else "tokens",
+        lambda each: f"{round(each.plan.tokens * each.plan.epochs):,}",
+    )
     if all(each.plan.parts for each in planned):
         yield "time, at least", lambda each: _time(each, 0)
         yield "time, at most", lambda each: _time(each, 1)

@@ -76,9 +76,9 @@ class Work:
 
 
 def work_of(
-    data: PreparedData, method: Method, recipe: Recipe, arguments: Mapping[str, Any], packs: Packing | None, most: int
+    data: PreparedData, method: Method, recipe: Recipe, arguments: Mapping[str, Any], packs: Packing | None
 ) -> Work:
-    """The work of prepared data; `most` is the longest sequence that is fed, in tokens."""
+    """The work of prepared data."""
     lengths, held_out = data.train.lengths(), data.evaluation.lengths()
     written = int(arguments.get("max_completion_length") or 0) if method.generates else 0
     answers = min(recipe.evaluation.samples, len(data.evaluation_conversations)) if method.kind == "conversation" else 0
@@ -88,7 +88,7 @@ def work_of(
         sequences=packs.sequences if packs else documents,
         tokens=sum(lengths),
         supervised=data.audit.train.supervised,
-        longest=most if packs else max(lengths) + written,
+        longest=max(packs.lengths) if packs else max(lengths) + written,
         pairs=pairs_of(lengths),
         width=method.sequences,
         packing_efficiency=packs.efficiency if packs else None,

@@ -29,6 +29,7 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
         raise TypeError("overrides is a sequence of texts, not one text")
     document = _read(source)
     apply_overrides(document, overrides)
+    _let_overrides_win(document)
     _fill_in(document)
     recipe, at_fault = _validate(document)
     recipe, at_fault = resolve_paths(recipe, document, at_fault)
@@ -37,6 +38,17 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
         raise _error(document)
     path = source.source if isinstance(source, Recipe) else document.path
     return recipe.read_from(path, lambda key: document.where(_key_path(key)))
+
+
+def _let_overrides_win(document: Document) -> None:
+    """Steps asked for on the command line take the place of the file's epochs, and the other way round."""
+    pair: tuple[KeyPath, KeyPath] = (("training", "max_steps"), ("training", "num_train_epochs"))
+    for said, other in (pair, pair[::-1]):
+        ours, theirs = document.places.get(said), document.places.get(other)
+        overridden = ours is not None and ours.override and theirs is not None and not theirs.override
+        if overridden and document.has(other) and reach(document.tree, said) not in (-1, None):
+            del document.tree["training"][other[-1]]
+            document.places.pop(other, None)
 
 
 def _key_path(key: str) -> KeyPath:

@@ -13,6 +13,7 @@ from fastft.trainers.micro_batch import Room, choose_micro_batch
 
 # Of a model whose size isn't known, and so not what fits: little.
 UNKNOWN_ROOM = Room(fits=lambda way: 4096 if way else 0, worth=4096, ways=("unsloth",))
+_UNITS = {"preference": "pairs", "unpaired": "answers"}
 _EVALUATED = 8  # sequences of a batch of the evaluation at most, as TRL's
 
 
@@ -71,7 +72,11 @@ def _batches(
     chosen = choose_micro_batch(room, wanted, mean=mean, longest=longest, batch=size, accumulation=given)
     batch = max(chosen.batch, 2 if method.kind == "unpaired" and size is None else 1)  # KTO's KL is within a batch
     yield Default("per_device_train_batch_size", batch, f"about {round(batch * mean):,} tokens at a time")
-    yield Default("gradient_accumulation_steps", chosen.accumulation, f"{batch * chosen.accumulation} sequences a step")
+    yield Default(
+        "gradient_accumulation_steps",
+        chosen.accumulation,
+        f"{batch * chosen.accumulation} {_UNITS.get(method.kind, 'sequences')} a step",
+    )
     why = "fits only so" if chosen.checkpointing else "fits without recomputing"
     why = why if len(room.ways) > 1 else "as the recipe says"
     yield Default("gradient_checkpointing", bool(chosen.checkpointing), why)

@@ -110,7 +110,7 @@ def test_embeddings_keep_32_bits_in_8_bit_optimisers() -> None:
 def test_everything_is_trained_in_32_bits() -> None:
     memory = plan(512, model=model(full_finetuning=True), lora=None, optim="adamw_torch")
     assert memory.weights == 4 * SHAPE.parameters
-    assert memory.lora + memory.optimizer == 16 * SHAPE.parameters
+    assert memory.lora + memory.optimizer == 12 * SHAPE.parameters  # gradients and Adam's two moments
 
 
 @pytest.mark.parametrize("on_cpu", [False, True])

@@ -360,3 +360,16 @@ def test_every_fault_of_a_mixture_is_told(faults_of: FaultsOf) -> None:
         "recipe.yaml:9 data.path[2]",
         "recipe.yaml:9 data.path[2].nmae",
     ]
+
+
+def test_steps_on_the_command_line_take_the_place_of_epochs_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"text": "x"}\n')
+    head = f"model: {{model_name: fastft/tiny}}\nlora: {{r: 4}}\ndata: {{path: {data}}}\n"
+    path.write_text(head + "training: {num_train_epochs: 2}\n")
+    assert dict(load_recipe(path, ["training.max_steps=3"]).training) == {"max_steps": 3}
+    path.write_text(head + "training: {max_steps: 2}\n")
+    assert dict(load_recipe(path, ["training.num_train_epochs=3"]).training) == {"num_train_epochs": 3}
+    with pytest.raises(RecipeError, match="together with num_train_epochs"):
+        load_recipe(path, ["training.max_steps=3", "training.num_train_epochs=3"])
