@@ -11,8 +11,10 @@ from rich.console import Console
 
 from fastft import backend, report
 from fastft.checking import CheckReport, check
+from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.finite import FiniteGuard
 from fastft.heartbeat import Heartbeat, alone_in_run
+from fastft.out_of_memory import give_back, ran_out_of_memory, take_less
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
 from fastft.resume import run_to_resume, unfinished_twin
@@ -59,13 +61,37 @@ def train(
             console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
         else:
             with library_output_to(run.log_path, console) as user, stopping_on_signals(user) as stopping:
-                _train(run, checked, user, startup, stopping, heartbeat, resumed=resumed is not None)
+                _train_as_memory_allows(run, checked, user, startup, stopping, heartbeat, resumed is not None)
         if exports:
             heartbeat.beat("exporting")
             with stopping_on_signals(console):
                 run.export(console=console)
     console.print(report.closing(run.directory))
     return run
+
+
+def _train_as_memory_allows(
+    run: Run,
+    checked: CheckReport,
+    console: Console,
+    startup: Startup,
+    stopping: Stopping,
+    heartbeat: Heartbeat,
+    resumed: bool,
+) -> None:
+    """Train; each time memory runs out go on from the last checkpoint with half the micro-batch, which is recorded."""
+    while True:
+        try:
+            _train(run, checked, console, startup, stopping, heartbeat, resumed=resumed)
+            return
+        except (RuntimeError, MemoryError) as error:
+            reached = whole_checkpoint(run.checkpoints)
+            less = take_less(run, step_of(reached)) if ran_out_of_memory(error) else None
+            if less is None:
+                raise
+        console.print(f"! memory ran out; going on from step {step_of(reached)} with {less}", style="yellow")
+        give_back()
+        resumed = True
 
 
 def _train(
