@@ -27,6 +27,7 @@ from fastft.stages import require_judges
 from fastft.trackers import login_warnings
 from fastft.trainers import find_method
 from fastft.trainers.defaults import UNKNOWN_ROOM, choose_defaults
+from fastft.trainers.groups import batch_sizes
 
 if TYPE_CHECKING:
     from fastft.data.packing import Packing
@@ -190,6 +191,9 @@ def _plan(
     examples = len(data.train) // method.sequences
     sequences = packs.sequences if packs else examples
     known = {**{default.key: default.value for default in method.defaults}, **given}
+    if method.generates:  # the answers written at a time take memory of their own
+        sizes = batch_sizes(known, examples)
+        known |= dict(zip(("per_device_train_batch_size", "gradient_accumulation_steps"), sizes, strict=True))
     work, card = work_of(data, method, recipe, known, packs), card_of(device)
     defaults = choose_defaults(
         given,

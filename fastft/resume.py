@@ -94,11 +94,19 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def same_data(run: Run, audit: Mapping[str, Any]) -> bool:
+    """Whether the run began with these examples, or with none yet."""
+    if not run.audit_path.is_file():
+        return True
+    was = json.loads(run.audit_path.read_text(encoding="utf-8"))
+    return was["examples_sha256"] == audit["examples_sha256"]
+
+
 def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> None:
     """Keep the data's audit in the run; when resuming, refuse examples that are not those the run began with."""
     if resumed and run.audit_path.is_file():
-        was = json.loads(run.audit_path.read_text(encoding="utf-8"))
-        if was["examples_sha256"] != audit["examples_sha256"]:
+        if not same_data(run, audit):
+            was = json.loads(run.audit_path.read_text(encoding="utf-8"))
             same_rows = was["fingerprint"] == audit["fingerprint"]
             what = "tokenizer or chat template" if same_rows else "data set"
             raise DatasetError(

@@ -17,7 +17,7 @@ from fastft.heartbeat import Heartbeat, alone_in_run
 from fastft.out_of_memory import give_back, ran_out_of_memory, take_less
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
-from fastft.resume import run_to_resume, unfinished_twin
+from fastft.resume import run_to_resume, same_data, unfinished_twin
 from fastft.run import Run
 from fastft.startup import Startup, first_step_callback
 from fastft.stopping import Stopping, stopping_on_signals
@@ -49,9 +49,10 @@ def train(
     console, startup = console or Console(highlight=False), startup or Startup()
     overrides = (*overrides, *output_dir_override(output_dir))
     resumed = run_to_resume(source, overrides) if resume else None
-    if resume is None and (resumed := unfinished_twin(source, overrides)) is not None:
-        overrides = ()
+    twin = unfinished_twin(source, overrides) if resume is None else None
     checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
+    if twin is not None and same_data(twin, checked.data.audit.as_dict()):
+        resumed = twin
     startup.done("check")
     run = resumed or Run.create(Path(checked.recipe.output_dir), checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))

@@ -163,6 +163,17 @@ def test_interrupted_and_resumed_ends_at_the_same_bytes(
     assert [p["loss"] for p in resumed.metrics() if "loss" in p] == [p["loss"] for p in run.metrics() if "loss" in p]
 
 
+def test_a_run_of_other_data_is_not_gone_on_with_by_itself(data: Path, tmp_path: Path) -> None:
+    from fastft.run import Run
+
+    recipe = {**_recipe(data, max_steps=1), "output_dir": str(tmp_path / "run")}
+    begun = Run.create(tmp_path / "run", fastft.check(recipe).recipe.to_yaml())
+    begun.audit_path.write_text('{"examples_sha256": "of other rows", "fingerprint": ""}')
+    assert fastft.train(recipe, console=Console(file=io.StringIO())).directory == tmp_path / "run-2"
+    begun.audit_path.unlink()
+    assert fastft.train(recipe, console=Console(file=io.StringIO())).directory == begun.directory
+
+
 def test_a_resumed_run_is_found_by_a_recipe_that_leaves_the_length_to_the_model(data: Path, tmp_path: Path) -> None:
     from fastft.resume import run_to_resume
     from fastft.run import Run
