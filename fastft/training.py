@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ from fastft.startup import Startup, first_step_callback
 from fastft.stopping import Stopping, stopping_on_signals
 
 if TYPE_CHECKING:
+    from fastft.base_identity import BaseIdentity
     from fastft.recipe.schema import Recipe
+    from fastft.throughput import Meter
 
 
 def train(
@@ -62,7 +64,8 @@ def train(
             console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
         else:
             with library_output_to(run.log_path, console) as user, stopping_on_signals(user) as stopping:
-                _train_as_memory_allows(run, checked, user, startup, stopping, heartbeat, resumed is not None)
+                around = _Around(run, user, startup, stopping, heartbeat)
+                _train_as_memory_allows(around, checked, resumed is not None)
         if exports:
             heartbeat.beat("exporting")
             with stopping_on_signals(console):
@@ -71,77 +74,47 @@ def train(
     return run
 
 
-def _train_as_memory_allows(
-    run: Run,
-    checked: CheckReport,
-    console: Console,
-    startup: Startup,
-    stopping: Stopping,
-    heartbeat: Heartbeat,
-    resumed: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What a training has around it: where it goes, what it says, its clock, and what may end it."""
+
+    run: Run
+    console: Console
+    startup: Startup
+    stopping: Stopping
+    heartbeat: Heartbeat
+
+
+def _train_as_memory_allows(around: _Around, checked: CheckReport, resumed: bool) -> None:
     """Train; each time memory runs out go on from the last checkpoint with half the micro-batch, which is recorded."""
+    run = around.run
     while True:
         try:
-            _train(run, checked, console, startup, stopping, heartbeat, resumed=resumed)
+            _train(around, checked, resumed=resumed)
             return
         except (RuntimeError, MemoryError) as error:
             reached = whole_checkpoint(run.checkpoints)
             less = take_less(run, step_of(reached)) if ran_out_of_memory(error) else None
             if less is None:
                 raise
-        console.print(f"! memory ran out; going on from step {step_of(reached)} with {less}", style="yellow")
+        around.console.print(f"! memory ran out; going on from step {step_of(reached)} with {less}", style="yellow")
         give_back()
         resumed = True
 
 
-def _train(
-    run: Run,
-    checked: CheckReport,
-    console: Console,
-    startup: Startup,
-    stopping: Stopping,
-    heartbeat: Heartbeat,
-    *,
-    resumed: bool,
-) -> None:
+def _train(around: _Around, checked: CheckReport, *, resumed: bool) -> None:
     from fastft.artifacts import save_trained, write_heldout
     from fastft.batch_search.search import search_batch
     from fastft.evaluation import evaluate_model, evaluated_by, trainer_metrics
-    from fastft.exporters.gguf import rehearse
-    from fastft.fastpath.audit import watch_fast_path
-    from fastft.lora_start import keep_start_of_lora
-    from fastft.model import identify_base, load_model
-    from fastft.model_files import resolve_model
-    from fastft.planning.work import checkpointing_of
-    from fastft.progress import progress_callback, working
-    from fastft.resume import find_checkpoint, guard_same_data, keep_start, started_with, train_to_the_end
-    from fastft.stages import prepare_stage
-    from fastft.throughput import meter_for
-    from fastft.trainers import find_method, trainer_builder
-    from fastft.trainers.comforts import add_comforts
-    from fastft.trainers.method import Job
+    from fastft.progress import working
+    from fastft.resume import find_checkpoint, guard_same_data, keep_start, train_to_the_end
+    from fastft.trainers import find_method
 
+    run, console, startup = around.run, around.console, around.startup
     recipe, data, method = checked.recipe, checked.data, find_method(checked.recipe.method)
     guard_same_data(run, data.audit.as_dict(), resumed=resumed)
     write_heldout(run, data.evaluation_conversations)
-    prepare_stage(recipe.model.model_name, console)
-    with working(console, "importing Unsloth"):
-        backend.import_unsloth()
-    startup.done("imports")
-    with working(console, "loading the model"):
-        begun = started_with(run)
-        checkpointing = checkpointing_of(recipe, begun) if begun else checked.checkpointing
-        model, tokenizer = load_model(
-            recipe.model, recipe.lora, classifies=method.classifies, checkpointing=checkpointing
-        )
-        base = identify_base(model, recipe.model, recipe.lora)
-        keep_start_of_lora(model, recipe.lora, run.initial_adapter)
-        if recipe.export.needs_llama_cpp:
-            folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
-            rehearse(folder, checked.tokenizer.folder, checked.tokenizer.chat_template)
-    startup.done("loading")
-    tokenizer.chat_template = checked.tokenizer.chat_template
+    model, tokenizer, base = _load(around, checked)
     checked = search_batch(checked, run, model, tokenizer, console)
     startup.done("batch search")
     arguments = keep_start(run, checked.arguments, base, resumed=resumed)
@@ -149,20 +122,11 @@ def _train(
     with working(console, "answering the held-out prompts before training"):
         before = evaluate_model(model, *evaluated)
     startup.done("evaluation")
-    planned = sum(checked.plan.step_seconds) / 2 if checked.plan.step_seconds else None
-    callbacks = [progress_callback(console, run.metrics_path, method.displayed, planned)]
-    job = Job(model, tokenizer, data, arguments, run.checkpoints, callbacks, recipe.rewards)
-    trainer = trainer_builder(recipe.method)(job)
-    (meter := meter_for(checked, trainer.model, arguments)).attach(trainer)
-    trainer.add_callback(first_step_callback(startup))
-    add_comforts(trainer, recipe, run, checked.tokenizer, console)
-    watch_fast_path(trainer, recipe, arguments, run, console)
+    trainer, meter = _make_trainer(around, checked, model, tokenizer, arguments)
     with working(console, "measuring the model before training"):
         before = replace(before, metrics=trainer_metrics(trainer, method))
     startup.done("trainer")
-    trainer.add_callback(heartbeat.callback())
-    FiniteGuard(data.train, run.directory / "bad_batches").attach(trainer)
-    train_to_the_end(trainer, run, find_checkpoint(run, console), stopping)
+    train_to_the_end(trainer, run, find_checkpoint(run, console), around.stopping)
     with working(console, "answering them again"):
         metrics = trainer_metrics(trainer, method)
         with backend.answering(trainer.model):
@@ -171,3 +135,63 @@ def _train(
     save_trained(run, checked, trainer, before, after, measured)
     console.print(report.evaluation(before, after, method.measures))
     console.print(report.speed(run.manifest()["training"], checked.plan))
+
+
+def _load(around: _Around, checked: CheckReport) -> tuple[Any, Any, BaseIdentity]:
+    """(model, tokenizer, what the base is), and what can only be tried with them: the exports' converter."""
+    from fastft.exporters.gguf import rehearse
+    from fastft.lora_start import keep_start_of_lora
+    from fastft.model import identify_base, load_model
+    from fastft.model_files import resolve_model
+    from fastft.planning.work import checkpointing_of
+    from fastft.progress import working
+    from fastft.resume import started_with
+    from fastft.stages import prepare_stage
+    from fastft.trainers import find_method
+
+    recipe, run, begun = checked.recipe, around.run, started_with(around.run)
+    prepare_stage(recipe.model.model_name, around.console)
+    with working(around.console, "importing Unsloth"):
+        backend.import_unsloth()
+    around.startup.done("imports")
+    with working(around.console, "loading the model"):
+        model, tokenizer = load_model(
+            recipe.model,
+            recipe.lora,
+            classifies=find_method(recipe.method).classifies,
+            checkpointing=checkpointing_of(recipe, begun) if begun else checked.checkpointing,
+        )
+        base = identify_base(model, recipe.model, recipe.lora)
+        keep_start_of_lora(model, recipe.lora, run.initial_adapter)
+        if recipe.export.needs_llama_cpp:
+            folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+            rehearse(folder, checked.tokenizer.folder, checked.tokenizer.chat_template)
+    around.startup.done("loading")
+    tokenizer.chat_template = checked.tokenizer.chat_template
+    return model, tokenizer, base
+
+
+def _make_trainer(
+    around: _Around, checked: CheckReport, model: Any, tokenizer: Any, arguments: Mapping[str, Any]
+) -> tuple[Any, Meter]:
+    """The method's trainer with all that watches it, and the meter of its steps."""
+    from fastft.fastpath.audit import watch_fast_path
+    from fastft.progress import progress_callback
+    from fastft.throughput import meter_for
+    from fastft.trainers import find_method, trainer_builder
+    from fastft.trainers.comforts import add_comforts
+    from fastft.trainers.method import Job
+
+    run, recipe, method = around.run, checked.recipe, find_method(checked.recipe.method)
+    planned = sum(checked.plan.step_seconds) / 2 if checked.plan.step_seconds else None
+    callbacks = [progress_callback(around.console, run.metrics_path, method.displayed, planned)]
+    job = Job(model, tokenizer, checked.data, arguments, run.checkpoints, callbacks, recipe.rewards)
+    trainer = trainer_builder(recipe.method)(job)
+    meter = meter_for(checked, trainer.model, arguments)
+    meter.attach(trainer)
+    trainer.add_callback(first_step_callback(around.startup))
+    add_comforts(trainer, recipe, run, checked.tokenizer, around.console)
+    watch_fast_path(trainer, recipe, arguments, run, around.console)
+    trainer.add_callback(around.heartbeat.callback())
+    FiniteGuard(checked.data.train, run.directory / "bad_batches").attach(trainer)
+    return trainer, meter
