@@ -187,6 +187,29 @@ def verify(run: Path) -> None:
     verify_it(run, console=Console(highlight=False))
 
 
+@main.command(short_help="Run a batch again whose loss was no number.")
+@_RUN
+@click.option("--step", type=click.IntRange(min=1), required=True, help="The step whose batch was kept.")
+def replay(run: Path, step: int) -> None:
+    """Compute a batch again that the run RUN kept because its loss was no number, and show where it is worst.
+
+    Nothing is learned and nothing is written.
+
+    Example:
+      fastft replay runs/quickstart --step 120
+    """
+    from rich.console import Console
+
+    from fastft.quiet import library_output_to
+    from fastft.replaying import describe
+    from fastft.replaying import replay as replay_it
+    from fastft.run import Run
+
+    opened = Run.open(run)
+    with library_output_to(opened.log_path, Console(highlight=False)) as console:
+        console.print(describe(replay_it(opened, step)), markup=False)
+
+
 main.add_command(chat)
 main.add_command(export)
 main.add_command(plan)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fastft.data.conversation import Example
-from fastft.errors import TrainingError
+from fastft.errors import ModelError, TrainingError
 from fastft.finite import rows_of
 from tests.short_runs import recipe_of, write_chats
 
@@ -59,3 +59,16 @@ def test_training_stops_names_the_rows_and_keeps_the_last_good_checkpoint(
     assert "from step 3" in caught.value.hint
     assert (tmp_path / "run" / "bad_batches" / "step-4.safetensors").is_file()
     assert not (tmp_path / "run" / "checkpoints" / "checkpoint-4").exists()
+
+    from fastft.replaying import describe, replay
+
+    again = replay(tmp_path / "run", 4)
+    assert again.checkpoint is not None
+    assert again.checkpoint.name == "checkpoint-3"
+    assert 0 < again.loss < 20  # the rows are sound: it was the weights
+    assert again.norm > 0
+    assert all("chats.jsonl:" in row for row in again.rows)
+    assert len(again.rows) == 4
+    assert "with checkpoint 3" in describe(again)
+    with pytest.raises(ModelError, match=r"no batch of step 3 was kept in .*: kept are those of the steps 4"):
+        replay(tmp_path / "run", 3)
