@@ -306,7 +306,9 @@ def test_chat_starts_without_unsloth_and_a_gguf_without_torch(run: Path) -> None
 
 
 def test_in_a_terminal_ctrl_c_clears_the_line_and_ctrl_d_leaves(run: Path) -> None:
-    script = "import sys; from fastft.chat_terminal import chat; chat(sys.argv[1])"
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    script = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    script += "from fastft.chat_terminal import chat; chat(sys.argv[1])"
     leader, follower = pty.openpty()
     command = [sys.executable, "-c", script, str(run / "exports/gguf-f16")]
     process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True)
