@@ -21,7 +21,7 @@ class _FusedLora(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, a: Any, b: Any, layer: Any, scaling: float) -> Any:  # type: ignore[override]
         a, b = a.to(x.dtype), b.to(x.dtype)
-        y = layer(x)
+        y = _projected(layer, x)
         h = x @ a.t()
         y.addmm_(h, b.t(), alpha=scaling)
         ctx.save_for_backward(x, h, a, b)
@@ -39,6 +39,14 @@ class _FusedLora(torch.autograd.Function):
         da = dh.t() @ x
         db = (g.t() @ h).mul_(ctx.scaling)
         return dx, da.float(), db.float(), None, None
+
+
+def _projected(layer: Any, x: Any) -> Any:
+    """The frozen projection of `x`, in its dtype; weights may be in another, which autocast would see to elsewhere."""
+    if hasattr(layer.weight, "quant_state"):
+        return layer(x)
+    bias = layer.bias.to(x.dtype) if layer.bias is not None else None
+    return torch.nn.functional.linear(x, layer.weight.to(x.dtype), bias)
 
 
 def _weight(layer: Any, dtype: torch.dtype) -> Any:

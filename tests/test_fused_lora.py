@@ -61,6 +61,21 @@ def test_output_and_gradients_are_pefts(case: str) -> None:
         assert torch.allclose(first, second, rtol=1e-4, atol=1e-4 * float(first.abs().max()))
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_under_autocast_a_base_in_float32_works_too(case: str) -> None:
+    import torch
+
+    from fastft.fused_lora import fuse_lora
+
+    model = _layer(**CASES[case])
+    with torch.autocast("cpu", torch.bfloat16):
+        before = _step(model)
+        assert fuse_lora(model) == 1
+        after = _step(model)
+    for first, second in zip(before, after, strict=True):
+        assert float((first.float() - second.float()).norm() / first.float().norm()) < 0.02
+
+
 @pytest.mark.parametrize("lora", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True}])
 def test_what_is_more_than_a_plain_lora_stays_pefts(lora: dict[str, Any]) -> None:
     from fastft.fused_lora import fuse_lora
