@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def _command(recipe: Path, output: Path, *more: str) -> list[str]:
 
 
 def _train(recipe: Path, output: Path, *more: str) -> str:
-    return subprocess.run(_command(recipe, output, *more), capture_output=True, text=True, check=True).stdout
+    wide = {**os.environ, "COLUMNS": "300"}  # or a long path is folded in the midst of a name
+    return subprocess.run(_command(recipe, output, *more), capture_output=True, text=True, check=True, env=wide).stdout
 
 
 def _points(run: Path) -> list[dict[str, float]]:
