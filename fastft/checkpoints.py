@@ -6,6 +6,7 @@ A checkpoint is whole if its manifest, written last, names its files with their 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,9 +25,13 @@ _MARGIN = 32 << 20  # bytes left free beside a checkpoint: logs and metrics go o
 _NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
-def whole_checkpoint(folder: Path, tell: Callable[[str], None] = lambda _: None) -> Path | None:
-    """The newest whole checkpoint in `folder`, or None. `tell` is told of each newer one that is damaged."""
+def whole_checkpoint(
+    folder: Path, tell: Callable[[str], None] = lambda _: None, *, before: float = math.inf
+) -> Path | None:
+    """The newest whole checkpoint in `folder` of a step below `before`, or None. `tell` is told of damaged ones."""
     for step, checkpoint in _newest_first(folder):
+        if step >= before:
+            continue
         reason = why_damaged(checkpoint, step)
         if reason is None:
             return checkpoint

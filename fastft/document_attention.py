@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "fastft_documents"
-_SHORT = 512  # tokens up to which torch's CPU kernel is faster in float32: 3 times at 50, 1.8 at 150, even at 600
+_SHORT = 384  # tokens up to which torch's CPU kernel is faster in float32 than in bfloat16: bench/cpu/attention.py
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -35,6 +36,20 @@ def folder_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below `folder`, by its path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}
+
+
+def take_lock(folder: Path) -> int | None:
+    """A lock on `folder` that ends with this process however it ends, or when the descriptor is closed.
+
+    None if another process (or descriptor) holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def is_alive(pid: int) -> bool:

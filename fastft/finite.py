@@ -25,6 +25,7 @@ class FiniteGuard:
     examples: Sequence[Example]
     folder: Path
     _recent: list[tuple[dict[str, Any], Any]] = field(default_factory=list)
+    _last: list[tuple[dict[str, Any], Any]] = field(default_factory=list)  # those looked at last
 
     def attach(self, trainer: Any) -> None:
         """Guard `trainer` from now on."""
@@ -53,8 +54,9 @@ class FiniteGuard:
 
             def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
                 norm = (logs or {}).get("grad_norm")
-                if norm is not None and not math.isfinite(float(norm)):
-                    raise TrainingError(f"the gradients of step {state.global_step} have a norm of {norm}")
+                # In float16 the scaler looks for its scale by such steps, and leaves them out itself.
+                if norm is not None and not args.fp16 and not math.isfinite(float(norm)):
+                    guard.stop(f"the gradients of step {state.global_step} have a norm of {norm}", state.global_step)
 
         return FiniteCallback()
 
@@ -62,17 +64,26 @@ class FiniteGuard:
         """Raises TrainingError if a loss since the last look is no finite number."""
         import torch
 
-        recent, self._recent = self._recent, []
-        if not recent or bool(torch.isfinite(torch.stack([loss.float() for _, loss in recent])).all()):
-            return
-        fed, loss = next((fed, loss) for fed, loss in recent if not bool(torch.isfinite(loss)))
-        kept = self._keep(fed, step)
-        places = rows_of(fed, self.examples)
+        self._last, self._recent = self._recent, []
+        bad = [(fed, loss) for fed, loss in self._last if not bool(torch.isfinite(loss))] if self._any_bad() else []
+        if bad:
+            self._last = bad[:1]
+            self.stop(f"the loss is {float(bad[0][1])} at or shortly before step {step}", step)
+
+    def _any_bad(self) -> bool:
+        """Looked at together, so that the device is waited for once."""
+        import torch
+
+        return bool(self._last) and not bool(torch.isfinite(torch.stack([x.float() for _, x in self._last])).all())
+
+    def stop(self, what: str, step: int) -> None:
+        """Keep the batch last looked at and raise TrainingError with its rows."""
+        if not self._last:
+            raise TrainingError(what)
+        fed = self._last[0][0]
+        kept, places = self._keep(fed, step), rows_of(fed, self.examples)
         named = ", ".join(places[:_NAMED]) + (f" and {len(places) - _NAMED} more" if len(places) > _NAMED else "")
-        raise TrainingError(
-            f"the loss is {float(loss)} at or shortly before step {step}, in a batch of {named or 'unknown rows'}; "
-            f"the batch is kept in {kept}"
-        )
+        raise TrainingError(f"{what}, in a batch of {named or 'unknown rows'}; the batch is kept in {kept}")
 
     def _keep(self, fed: Mapping[str, Any], step: int) -> Path:
         from safetensors.torch import save_file

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fastft.errors import TrainingError
-from fastft.files import write_text
+from fastft.files import take_lock, write_text
 
 FILE = "heartbeat.json"
 _EVERY = 5.0  # seconds between beats at least
@@ -60,37 +59,29 @@ def alone_in_run(directory: Path) -> Iterator[Heartbeat]:
 
     Raises TrainingError if another process trains into it.
     """
-    descriptor = os.open(directory, os.O_RDONLY)
-    heartbeat = Heartbeat(directory / FILE)
+    lock = take_lock(directory)
+    if lock is None:
+        raise TrainingError(
+            f"another process is training into {directory}: {last_beat(directory)}",
+            hint="Wait for it, or end it; a process that died holds no lock.",
+        )
+    heartbeat, state = Heartbeat(directory / FILE), "stopped"
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingError(
-                f"another process is training into {directory}: {last_beat(directory)}",
-                hint="Wait for it, or end it; a process that died holds no lock.",
-            ) from None
         heartbeat.beat("starting")
         yield heartbeat
-        heartbeat.beat("finished", heartbeat.steps)
-    except BaseException:
-        if heartbeat.path.is_file() and heartbeat._beaten > 0:
-            heartbeat.beat("stopped")
-        raise
+        state = "finished"
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # of a full disk, say: it must not hide why the run ended
+            heartbeat.beat(state, heartbeat.steps if state == "finished" else 0)
+        os.close(lock)
 
 
 def is_trained_now(directory: Path) -> bool:
     """Whether a living process holds the run's lock."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    lock = take_lock(directory)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
 
 
 def last_state(directory: Path) -> str | None:

@@ -60,6 +60,8 @@ def _computed(run: Run, step: int, fed: Mapping[str, Any]) -> Replayed:
     from fastft.checking import check
 
     checked = check(run.recipe_path)
+    if checked.recipe.lora is None:
+        raise ModelError(f"{run.directory} trains all weights: only runs with a LoRA can be replayed")
     model, tokenizer, checkpoint = _model_at(run, checked, step)
     device = next(model.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in fed.items()}
@@ -90,11 +92,9 @@ def _model_at(run: Run, checked: Any, step: int) -> tuple[Any, Any, Path | None]
 
     recipe = checked.recipe
     model, tokenizer = load_model(recipe.model, recipe.lora)
-    checkpoint = whole_checkpoint(run.checkpoints)
-    if checkpoint is not None and step_of(checkpoint) < step and recipe.lora is not None:
+    checkpoint = whole_checkpoint(run.checkpoints, before=step)
+    if checkpoint is not None:
         set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"))
-    else:
-        checkpoint = None
     model.train()
     return model, tokenizer, checkpoint
 

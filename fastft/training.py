@@ -55,6 +55,8 @@ def train(
     checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
     if twin is not None and same_data(twin, checked.data.audit.as_dict()):
         resumed = twin
+    elif twin is not None:
+        console.print(f"! {twin.directory} is unfinished and of other data; a new run begins", style="yellow")
     startup.done("check")
     run = resumed or Run.create(Path(checked.recipe.output_dir), checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))

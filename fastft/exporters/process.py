@@ -6,7 +6,6 @@ A process of its own gives its memory back, survives a trainer's patched librari
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 
 from fastft import errors
 from fastft.errors import ExportError, FastftError
+from fastft.files import take_lock
 
 STAGING = ".partial-"
 _PATIENCE = 100  # tenths of a second that a lock is waited for
@@ -35,18 +35,16 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises ExportError if another process keeps it.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    for _ in range(_PATIENCE):
+        if (lock := take_lock(folder)) is not None:
+            break
+        time.sleep(0.1)
+    else:
+        raise ExportError(f"Another process is exporting into {folder}", hint="Wait for it, or end it.")
     try:
-        for _ in range(_PATIENCE):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.1)
-        else:
-            raise ExportError(f"Another process is exporting into {folder}", hint="Wait for it, or end it.")
         yield
     finally:
-        os.close(descriptor)
+        os.close(lock)
 
 
 def run_worker(job: dict[str, Any], log: Path, on_progress: Callable[[str, int, int], None] | None) -> list[Path]:

@@ -22,7 +22,7 @@ _SHARE_WITH_ACTIVATIONS = 0.75
 _SHARE_OF_HOST = 0.75
 _LARGE_CARD = 40 << 30
 # Tokens from which a larger micro-batch gains nothing worth its memory. On a card, what dequantising costs each
-# micro-batch is below 3 % at 8k and 1.5 % at 16k (8B); on the CPU activations outgrow the caches.
+# micro-batch (docs/plan.md) is below 4 % at 8k and 2 % at 16k for 8B; on the CPU activations outgrow the caches.
 _WORTH = {"large": 16384, "small": 8192, "cpu": 4096}
 
 

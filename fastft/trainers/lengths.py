@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fastft.errors import TrainingError
+
 _BATCHES_SORTED = 50  # that many batches' rows are sorted at a time, as transformers does: the rest stays chance
 
 
@@ -34,7 +36,10 @@ def grouped_order(lengths: Sequence[float], batch_size: int, seed: int) -> list[
 def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
     """Let `trainer` draw its training rows, of so many tokens each, in `grouped_order`: another one each epoch."""
     if len(lengths) != len(trainer.train_dataset):
-        raise ValueError(f"{len(lengths)} lengths for {len(trainer.train_dataset)} rows")
+        raise TrainingError(
+            f"the trainer would feed {len(trainer.train_dataset):,} rows, and {len(lengths):,} were prepared",
+            hint="This is a fault of fastft with this version of TRL or Unsloth; the run's train.log may say more.",
+        )
     sampler = _sampler(lengths, int(trainer.args.train_batch_size), int(trainer.args.seed))
     trainer._get_train_sampler = lambda *_: sampler
 

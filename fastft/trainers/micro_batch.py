@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fastft.planning.memory import Checkpointing
 
-# Below this many tokens a micro-batch, dequantising the frozen weights for it costs more than 15 % (8B, H200; derived
-# in docs/speed.md), and recomputing activations to make room for more of them starts to pay.
+# Below this many tokens a micro-batch, dequantising the frozen weights for it (12 ms for 8B on an H200, docs/plan.md)
+# takes a fifth of the time of its matrix products at 790 TFLOP/s, and recomputing to make room starts to pay.
 _TOO_FEW = 1536
 
 
