@@ -11,11 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from fastft.errors import ModelError
 from fastft.fastpath.audit import read_fast_path
 from fastft.files import folder_hashes, sha256_of, write_json, write_text
 from fastft.lora_start import relate_to_base
 from fastft.model_files import TINY
+from fastft.own_code import code_facts
+from fastft.reading import read_json
 from fastft.run import Run
+from fastft.run_files import read_generation, read_start
 from fastft.stages import lineage
 from fastft.throughput import peak_memory
 
@@ -90,11 +94,23 @@ def save_trained(
     relate_to_base(partial, run.initial_adapter)
     _name_base(partial, checked.recipe.model.model_name)
     save_tokenizer(checked.tokenizer, partial)
+    _order_names(partial)
     _tidy(partial)
     (run.checkpoints / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(target, ignore_errors=True)  # of a process that was killed before it wrote the manifest
     partial.replace(target)
     write_json(run.directory / "evaluation.json", {"before": before.as_dict(), "after": after.as_dict()})
     run.write_manifest(_manifest(run, checked, trainer, target, before, after, measured))
+
+
+def _order_names(adapter: Path) -> None:
+    """PEFT holds the names of layers as a set and writes them in another order each time; the same run is the same."""
+    path = adapter / "adapter_config.json"
+    if not path.is_file():
+        return
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    sets = {key: config.get(key) for key in ("target_modules", "exclude_modules")}
+    write_json(path, config | {key: sorted(names) for key, names in sets.items() if isinstance(names, list)})
 
 
 def _tidy(folder: Path) -> None:
@@ -122,7 +138,7 @@ def save_tokenizer(tokenizer: ChatTokenizer, folder: Path) -> None:
         if (tokenizer.folder / name).is_file():
             shutil.copyfile(tokenizer.folder / name, folder / name)
     config_path = folder / "tokenizer_config.json"
-    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config = read_json(config_path, ModelError) if config_path.is_file() else {}
     config.pop("chat_template", None)
     write_json(config_path, config)
     write_text(folder / "chat_template.jinja", tokenizer.chat_template)
@@ -130,7 +146,7 @@ def save_tokenizer(tokenizer: ChatTokenizer, folder: Path) -> None:
 
 
 def _stop_at_end_of_turn(tokenizer: ChatTokenizer, path: Path) -> None:
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config = read_generation(path) if path.is_file() else {}
     stops = config.get("eos_token_id", tokenizer.eos_token_id)
     stops = [stop for stop in (stops if isinstance(stops, list) else [stops]) if stop is not None]
     if tokenizer.end_of_turn_id not in stops:
@@ -149,7 +165,7 @@ def _manifest(
     measured: Mapping[str, Any],
 ) -> dict[str, Any]:
     recipe, state = checked.recipe, trainer.state
-    start = json.loads(run.start_path.read_text(encoding="utf-8"))
+    start = read_start(run.start_path)
     base, arguments = start["base"], start["arguments"]
     return {
         "fastft_manifest": 1,
@@ -166,6 +182,7 @@ def _manifest(
         "arguments": arguments,
         "data": checked.data.audit.as_dict(),
         "template_sha256": checked.tokenizer.template_sha256,
+        **code_facts(run, recipe),
         "plan": checked.plan.as_dict(),
         "fast_path": read_fast_path(run),
         "training": {"steps": state.global_step, "epochs": state.epoch, "peak_memory": peak_memory(), **measured},

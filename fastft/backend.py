@@ -20,10 +20,15 @@ def import_unsloth() -> Any:
 
     Raises ModelError with the way out if the installed unsloth has no backend for this machine.
     """
+    from fastft.data.sandbox import limit_transformers
+    from fastft.model_code import forbid_model_code
+
     _quieten_libraries()
     try:
         with light_imports():
             from unsloth import FastLanguageModel
+        forbid_model_code()
+        limit_transformers()
     except (NotImplementedError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"unsloth can't be imported on this machine: {str(error).strip().splitlines()[0]}",

@@ -51,7 +51,7 @@ def identify(model_name: str, revision: str | None = None) -> BaseIdentity:
 def identify_folder(model_name: str, folder: Path) -> BaseIdentity:
     """The identity of the model in `folder`."""
     commit = folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None
-    files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")])
+    files = sorted(p for p in (*folder.glob("config.json"), *folder.glob("*.safetensors")) if p.is_file())
     return BaseIdentity(model_name, commit, {path.name: _sha256(path) for path in files})
 
 

@@ -12,8 +12,10 @@ from fastft.device import Device, find_device, free_disk
 from fastft.errors import ExportError, Fault, ModelError, RecipeError
 from fastft.fastpath.foreseen import foreseen
 from fastft.lora_start import fit_to_adapter
+from fastft.model_code import check_model_code
 from fastft.model_files import read_config, read_text_config, resolve_model
 from fastft.model_fit import fit_to_model
+from fastft.own_code import code_warnings
 from fastft.planning.advice import advice
 from fastft.planning.cards import card_of
 from fastft.planning.plan import Plan, make_plan
@@ -78,6 +80,7 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
     require_judges(recipe)
     method = _with_room(_as_packed(find_method(recipe.method), recipe.training), recipe)
     folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+    code = (*check_model_code(recipe.model, folder), *code_warnings(recipe))
     recipe = fit_to_adapter(fit_to_model(recipe, folder))
     tokenizer = _tokenizer(recipe, method, folder)
     max_length = _longest(recipe, method)
@@ -90,6 +93,7 @@ def check(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[s
     require_prompts(recipe, data, arguments)
     _refuse_impossible_exports(recipe, folder)
     warnings = (
+        *code,
         *data.audit.warnings,
         *_loading_warnings(recipe, device),
         *foreseen(recipe, read_text_config(folder), device, arguments),

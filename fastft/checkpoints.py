@@ -5,7 +5,6 @@ A checkpoint is whole if its manifest, written last, names its files with their 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -14,25 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from fastft.device import free_disk
+from fastft.disk_space import LEFT_FREE, in_words
 from fastft.errors import TrainingError
 from fastft.files import sha256_of, write_json
+from fastft.open_ends import FILE, best_of
+from fastft.reading import read_json
 
 MANIFEST = "fastft_checkpoint.json"
 _PREFIX = "checkpoint-"
 _STAGING = ".partial"
-_MARGIN = 32 << 20  # bytes left free beside a checkpoint: logs and metrics go on
-# What training can't go on without. transformers' names.
-_NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+# What training can't go on without. transformers' names, and ours.
+_NEEDED = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", FILE)
 
 
 def whole_checkpoint(
     folder: Path, tell: Callable[[str], None] = lambda _: None, *, before: float = math.inf
 ) -> Path | None:
-    """The newest whole checkpoint in `folder` of a step below `before`, or None. `tell` is told of damaged ones."""
+    """The newest whole checkpoint in `folder` of a step below `before`, or None. `tell` is told of damaged ones.
+
+    One that names another as the best so far needs that one whole, too: its weights may be the run's in the end.
+    """
     for step, checkpoint in _newest_first(folder):
         if step >= before:
             continue
-        reason = why_damaged(checkpoint, step)
+        reason = why_damaged(checkpoint, step) or _why_best_damaged(checkpoint)
         if reason is None:
             return checkpoint
         tell(f"{checkpoint} is damaged and passed over: {reason}")
@@ -47,34 +51,55 @@ def step_of(checkpoint: Path | None) -> int:
 def why_damaged(checkpoint: Path, step: int) -> str | None:
     """What is wrong with a checkpoint, or None if every file is as it was written."""
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        if not (checkpoint / MANIFEST).exists():
+            return f"{MANIFEST} is missing"
+        manifest = read_json(checkpoint / MANIFEST, TrainingError)
         files = {str(name): (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest["files"].items()}
         told = int(manifest["step"])
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (TrainingError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         return f"{MANIFEST} can't be read: {type(error).__name__}"
     if told != step:
         return f"{MANIFEST} is that of step {told}"
     if missing := [name for name in _NEEDED if name not in files]:
         return f"{MANIFEST} doesn't name {missing[0]}"
+    there = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if not path.is_dir()}
+    if strangers := sorted(there - {*files, MANIFEST}):
+        return f"it holds {strangers[0]}, which {MANIFEST} doesn't name"
     return next((why for name, facts in files.items() if (why := _why_changed(checkpoint, name, *facts))), None)
+
+
+def _why_best_damaged(checkpoint: Path) -> str | None:
+    """What is wrong with the best checkpoint that a whole `checkpoint` names, or None."""
+    try:
+        best = best_of(checkpoint)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        return f"trainer_state.json can't be read: {type(error).__name__}"
+    if best is None or best == checkpoint.name:
+        return None
+    beside = next((path for _, path in _newest_first(checkpoint.parent) if path.name == best), None)
+    reason = why_damaged(beside, step_of(beside)) if beside else "it is missing"
+    return f"the best one of the run by then was {best}, and {reason}" if reason else None
 
 
 def _why_changed(checkpoint: Path, name: str, size: int, digest: str) -> str | None:
     path = checkpoint / name
-    if not path.resolve().is_relative_to(checkpoint.resolve()):
-        return f"{MANIFEST} names {name}, which lies outside"
-    if not path.is_file():
-        return f"{name} is missing"
+    try:
+        if not path.resolve().is_relative_to(checkpoint.resolve()):
+            return f"{MANIFEST} names {name}, which lies outside"
+        if not path.is_file():
+            return f"{name} is missing"
+    except (OSError, ValueError, RuntimeError):  # too long a name, a NUL in it, links that lead in a circle
+        return f"{MANIFEST} names {name[:80]!r}, which is no file"
     if (found := path.stat().st_size) != size:
         return f"{name} has {found:,} bytes and was written with {size:,}"
     return None if sha256_of(path) == digest else f"{name} was changed since it was written"
 
 
-def save_whole(trainer: Any) -> None:
+def save_whole(trainer: Any, keep: Callable[[Path], None]) -> None:
     """Let `trainer` write its checkpoints so, and delete old ones only once the new one is whole.
 
+    `keep` adds its own to the folder of each. The run's logs are made durable with it: what they tell of the steps
+    before isn't written again.
     transformers writes a checkpoint in its place, file by file, and deletes others by the clock's order.
     """
     folder, save, place = Path(trainer.args.output_dir), trainer._save_checkpoint, trainer._get_output_dir
@@ -82,6 +107,13 @@ def save_whole(trainer: Any) -> None:
     staging = folder / _STAGING
 
     def save_checkpoint(model: Any, trial: Any) -> None:
+        try:
+            write_checkpoint(model, trial)
+        except Exception:  # of a full disk: what was begun would only take more of it
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+    def write_checkpoint(model: Any, trial: Any) -> None:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         require_room(trainer, folder)
@@ -92,13 +124,16 @@ def save_whole(trainer: Any) -> None:
             trainer._get_output_dir = place
         made = staging / f"{_PREFIX}{trainer.state.global_step}"
         _name_best(trainer.state, staging, folder, made)
+        keep(made)
+        for log in folder.parent.glob("*.jsonl"):
+            _make_durable(log)
         seal(made, trainer.state.global_step)
         final = folder / made.name
         shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         made.replace(final)
         _make_durable(folder)
         shutil.rmtree(staging, ignore_errors=True)
-        rotate(folder, limit, trainer.state.best_model_checkpoint)
+        rotate(folder, limit, trainer.state.best_model_checkpoint, trainer.state.global_step)
 
     trainer._save_checkpoint = save_checkpoint
 
@@ -111,10 +146,10 @@ def require_room(trainer: Any, folder: Path) -> None:
     last = next((path for _, path in _newest_first(folder)), None)
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     needed = sum(path.stat().st_size for path in last.rglob("*") if path.is_file()) if last else 12 * trained
-    if (free := free_disk(folder)) < needed + _MARGIN:
+    if (free := free_disk(folder)) < needed + LEFT_FREE:
         raise TrainingError(
-            f"a checkpoint takes about {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free at {folder}: "
-            "nothing was written; free some room and go on"
+            f"a checkpoint takes about {in_words(needed)} beside {in_words(LEFT_FREE)} that stay free for logs, and "
+            f"{in_words(free)} are free at {folder}: nothing was written; make room and go on"
         )
 
 
@@ -136,11 +171,14 @@ def seal(checkpoint: Path, step: int) -> None:
     _make_durable(checkpoint)
 
 
-def rotate(folder: Path, limit: int | None, best: str | None) -> None:
-    """Delete the oldest, by step, beyond `limit`: never the newest whole one, and never the best."""
+def rotate(folder: Path, limit: int | None, best: str | None, reached: float = math.inf) -> None:
+    """Delete the oldest, by step, beyond `limit`: never the newest whole one, and never the best.
+
+    Those beyond the step `reached` were passed over when the run went on, and are no reason to delete others.
+    """
     if limit is None or limit <= 0:
         return
-    newest_first = list(_newest_first(folder))
+    newest_first = [(step, checkpoint) for step, checkpoint in _newest_first(folder) if step <= reached]
     kept = {checkpoint for _, checkpoint in newest_first[:limit]}
     if not any(why_damaged(checkpoint, step) is None for step, checkpoint in newest_first[:limit]):
         return

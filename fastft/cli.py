@@ -18,6 +18,7 @@ from fastft.cli_plan import plan
 from fastft.cli_preview import preview
 from fastft.cli_profile import profile
 from fastft.errors import FastftError
+from fastft.redaction import redact
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -41,16 +42,41 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except FastftError as error:
             if ctx.params.get("traceback"):
-                traceback.print_exc()
+                click.echo(redact(traceback.format_exc()), err=True, nl=False)
             _complain(error)
             sys.exit(error.exit_code)
         except click.NoSuchOption as error:
             raise _with_override(error) from None
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:  # noqa: BLE001 -- the last net: a traceback is for those who ask for it
+            if ctx.params.get("traceback"):
+                click.echo(redact(traceback.format_exc()), err=True, nl=False)
+            told = _unforeseen(error)
+            _complain(told)
+            sys.exit(told.exit_code)
         except KeyboardInterrupt as interrupt:
             training = ctx.invoked_subcommand == "train"
             more = "`--resume` goes on with the run" if training else "the same command goes on with what is missing"
             click.echo(f"\ninterrupted; what was finished is kept, and {more}", err=True)
             sys.exit(getattr(interrupt, "exit_code", 130))
+
+
+def _unforeseen(error: Exception) -> FastftError:
+    """What no part of fastft has put into words."""
+    if isinstance(error, OSError):
+        from fastft.disk_space import of_writing
+
+        if (told := of_writing(error, Path.cwd())) is not None:
+            return told
+        told = FastftError(f"{error.filename or 'a file'} can't be used: {error.strerror or error}")
+        told.exit_code = 2
+        return told
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return FastftError(
+        f"fastft failed with {type(error).__name__}: {reason}",
+        hint="It is a fault of fastft or of a library under it: fastft --traceback COMMAND … shows where it came from.",
+    )
 
 
 def _with_override(error: click.NoSuchOption) -> click.UsageError:
@@ -73,8 +99,8 @@ def _complain(error: FastftError) -> None:
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(Text.assemble(("error: ", "bold red"), error.message))
-    for fault in error.faults:
-        console.print(Text(f"  {fault}"))
+    for line in error.fault_lines:
+        console.print(Text(f"  {line}"))
     if error.hint:
         console.print(Text(error.hint, style="dim"))
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fastft.host_memory import host_memory
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -39,7 +41,7 @@ def find_device() -> Device:
 def the_cpu() -> Device:
     """This machine's CPU, with the threads and the memory this process may use."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    host = _host_memory()
+    host = host_memory()
     return Device("cpu", platform.processor() or platform.machine(), host, threads, host)
 
 
@@ -61,22 +63,6 @@ def _first_gpu() -> tuple[str, int] | None:
         return None
     name, mebibytes = done.stdout.strip().splitlines()[0].rsplit(",", 1)
     return name.strip(), int(float(mebibytes)) << 20
-
-
-def _host_memory() -> int:
-    """Bytes of memory this process may use: the container's limit where one is set below the machine's."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        memory = min(memory, int(text))
-    return memory
-
-
-def free_memory() -> int:
-    """Bytes of the host's memory that are free for use now."""
-    import psutil
-
-    return min(psutil.virtual_memory().available, _host_memory())
 
 
 def free_disk(folder: Path) -> int:

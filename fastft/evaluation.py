@@ -6,11 +6,12 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.conversation import Conversation, Example
-from fastft.evals.scoring import NOTHING, scores
+from fastft.evals.scoring import NOTHING, scores, whole_or_halved
 from fastft.trainers.measuring import measure
 
 if TYPE_CHECKING:
@@ -133,33 +134,44 @@ def supervised_loss(model: Any, examples: Sequence[Example]) -> tuple[float | No
 
 
 def answer(model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_new_tokens: int) -> list[str]:
-    """Greedy answers to rendered prompts, in their order; generation ends at the template's end of turn."""
-    import torch
+    """Greedy answers to rendered prompts, in their order; generation ends at the template's end of turn.
 
+    Where memory is short, half as many are answered at a time.
+    """
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     texts = [""] * len(ids)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.end_of_turn_id
     model.eval()
     for chosen in _at_a_time(order, [len(one) + max_new_tokens for one in ids]):
-        width = max(len(ids[i]) for i in chosen)
-        rows = torch.tensor([[pad] * (width - len(ids[i])) + ids[i] for i in chosen]).to(model.device)
-        mask = torch.tensor([[0] * (width - len(ids[i])) + [1] * len(ids[i]) for i in chosen]).to(model.device)
-        with torch.no_grad():
-            out = model.generate(
-                input_ids=rows,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                repetition_penalty=1.0,
-                eos_token_id=sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None}),
-                pad_token_id=pad,
-            )
-        for i, row in zip(chosen, out[:, width:].tolist(), strict=True):
-            texts[i] = tokenizer.decode(row, skip_special_tokens=True)
+        work = partial(_generate, model, tokenizer, ids, max_new_tokens)
+        for index, text in whole_or_halved(chosen, work):
+            texts[index] = text
     return texts
+
+
+def _generate(
+    model: Any, tokenizer: ChatTokenizer, ids: Sequence[list[int]], max_new_tokens: int, chosen: Sequence[int]
+) -> list[str]:
+    """The answers to the `chosen` prompts among `ids`, all at once."""
+    import torch
+
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.end_of_turn_id
+    width = max(len(ids[i]) for i in chosen)
+    rows = torch.tensor([[pad] * (width - len(ids[i])) + ids[i] for i in chosen]).to(model.device)
+    mask = torch.tensor([[0] * (width - len(ids[i])) + [1] * len(ids[i]) for i in chosen]).to(model.device)
+    with torch.no_grad():
+        out = model.generate(
+            input_ids=rows,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            eos_token_id=sorted({tokenizer.end_of_turn_id, tokenizer.eos_token_id} - {None}),
+            pad_token_id=pad,
+        )
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in out[:, width:].tolist()]
 
 
 def _at_a_time(order: Sequence[int], room: Sequence[int]) -> Iterator[list[int]]:

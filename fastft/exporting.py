@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
 from fastft.errors import Fault, RecipeError
@@ -15,6 +14,7 @@ from fastft.exporters import OnProgress, make_exports
 from fastft.exporters.hub import upload_exports
 from fastft.exporters.tensor_types import SCHEMES
 from fastft.progress import is_live, working
+from fastft.reading import read_yaml, require_shape
 from fastft.recipe.schema import ExportSection
 from fastft.recipe.suggest import nearest
 from fastft.run import Run
@@ -77,8 +77,8 @@ def _made(exports: Path) -> dict[Path, int]:
 def _section(target: Run | Path | str, asked: dict[str, Any]) -> ExportSection:
     """The recipe's export section, where there is one, with what the caller says laid over it."""
     path = _folder(target) / "recipe.yaml"
-    recipe = (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
-    values: dict[str, Any] = dict(recipe.get("export") or {})
+    recipe = read_yaml(path, RecipeError) if path.is_file() else {}
+    values = dict(require_shape(recipe.get("export") or {}, dict[str, Any], f"{path}: export", RecipeError))
     types = asked["quantization_method"]
     if asked["formats"] or types:
         values["formats"] = asked["formats"] or ["gguf"]

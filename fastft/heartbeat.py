@@ -15,6 +15,7 @@ from typing import Any
 
 from fastft.errors import TrainingError
 from fastft.files import take_lock, write_text
+from fastft.reading import read_json
 
 FILE = "heartbeat.json"
 _EVERY = 5.0  # seconds between beats at least
@@ -34,7 +35,8 @@ class Heartbeat:
             return
         self._beaten = time.monotonic()
         facts = {"process": os.getpid(), "host": platform.node(), "state": state, "step": step, "steps": self.steps}
-        write_text(self.path, json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
+        with suppress(OSError):  # of a full disk, say: what it would tell is no reason for a run to end
+            write_text(self.path, json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
 
     def callback(self) -> Any:
         """A TrainerCallback that beats along with training."""
@@ -49,6 +51,9 @@ class Heartbeat:
 
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
                 heartbeat.beat("training", state.global_step, now=False)
+
+            def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+                heartbeat.beat("evaluating", state.global_step, now=False)
 
         return HeartbeatCallback()
 
@@ -71,8 +76,7 @@ def alone_in_run(directory: Path) -> Iterator[Heartbeat]:
         yield heartbeat
         state = "finished"
     finally:
-        with suppress(OSError):  # of a full disk, say: it must not hide why the run ended
-            heartbeat.beat(state, heartbeat.steps if state == "finished" else 0)
+        heartbeat.beat(state, heartbeat.steps if state == "finished" else 0)
         os.close(lock)
 
 
@@ -87,20 +91,20 @@ def is_trained_now(directory: Path) -> bool:
 def last_state(directory: Path) -> str | None:
     """What the last process to train into `directory` was at, or None if that isn't told."""
     try:
-        return str(json.loads((directory / FILE).read_text(encoding="utf-8"))["state"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(directory / FILE, TrainingError)["state"])
+    except (TrainingError, KeyError):
         return None
 
 
 def last_beat(directory: Path) -> str:
     """What the heartbeat said last, in words."""
     try:
-        told = json.loads((directory / FILE).read_text(encoding="utf-8"))
+        told = read_json(directory / FILE, TrainingError)
         at = datetime.fromisoformat(told["time"])
         ago = (datetime.now(UTC) - at).total_seconds()
         return (
             f"process {told['process']} on {told['host']}, {told['state']}, step {told['step']} of {told['steps']}, "
             f"{max(0, round(ago))} s ago"
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (TrainingError, ValueError, KeyError, TypeError):
         return "it has left no heartbeat yet"

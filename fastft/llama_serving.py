@@ -11,8 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastft.device import free_memory
+from fastft.child import python_running
+from fastft.data.template_trial import require_end
 from fastft.errors import ModelError
+from fastft.host_memory import free_memory
 from fastft.llama_server import parameters, start
 from fastft.llamacpp import GGUFModel, threads_for
 from fastft.serving import Place, require_trained_for
@@ -34,11 +36,12 @@ class LlamaServing:
     def __init__(self, path: Path, name: str, place: Place, n_ctx: int | None) -> None:
         with GGUFModel(path) as model:
             metadata = model.metadata
+            require_end(model.chat_template, path)
         self._path, self._page = path, place.address
         self._trained = int(metadata.get(f"{metadata['general.architecture']}.context_length", _LEAST))
         self._n_ctx = _context(path, metadata, self._trained, n_ctx)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            python_running(__name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fastft import llama_abi
+from fastft.data.template_trial import require_end
 from fastft.errors import ModelError
+from fastft.gguf_trial import require_survivable
 from fastft.inference import Generation
 from fastft.llama_server import ChatReply, ChatServer, Messages, OnText
 from fastft.sampling import GREEDY, Sampling
@@ -29,7 +31,8 @@ _LOGITS_BYTES = 1 << 27  # of one batch: rows of logits are fetched in pieces of
 class GGUFModel:
     """One GGUF file. The vocabulary is read at once; weights and the chat server are loaded when first needed.
 
-    Raises ModelError if the file is missing, is no GGUF, is cut short or of a kind this llama.cpp can't run.
+    Raises ModelError if the file is missing, is no GGUF, is cut short or of a kind this llama.cpp can't run, or ends
+    the process (which is tried in another one first).
     """
 
     def __init__(self, path: Path, *, n_ctx: int | None = None, lora: Path | None = None, exact: bool = False) -> None:
@@ -40,6 +43,7 @@ class GGUFModel:
         self._lora = lora
         for file in (path, lora) if lora else (path,):
             _check_file(file)
+        require_survivable(path, lora)
         self._llama = llama_abi.library()
         self._handles = contextlib.ExitStack()
         self._vocab_model = self._load(vocab_only=True)
@@ -246,6 +250,7 @@ class GGUFModel:
 
     @cached_property
     def _server(self) -> ChatServer:
+        require_end(self.chat_template, self.path)
         return ChatServer(self.path, self.n_ctx, threads_for(self.path))
 
 

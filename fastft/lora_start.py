@@ -14,7 +14,9 @@ from fastft.base_identity import BaseIdentity
 from fastft.errors import ExportError, Fault, RecipeError
 from fastft.exporters.classifier import holds_classifier
 from fastft.files import write_json
+from fastft.model_code import require_adapter_weights
 from fastft.recipe.lora_rules import is_residual
+from fastft.run_files import read_adapter_config, read_manifest
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import LoraSection, Recipe
@@ -34,6 +36,7 @@ def fit_to_adapter(recipe: Recipe) -> Recipe:
     if recipe.lora is None or recipe.lora.adapter_name_or_path is None:
         return recipe
     folder = adapter_folder(recipe.lora.adapter_name_or_path)
+    require_adapter_weights(folder)
     try:
         config = read_config(folder)
     except ExportError as error:
@@ -72,17 +75,18 @@ def base_of_adapter(lora: LoraSection) -> BaseIdentity | None:
     manifest = Path(lora.adapter_name_or_path or "") / "manifest.json"
     if lora.adapter_name_or_path is None or not manifest.is_file():
         return None
-    return BaseIdentity(**json.loads(manifest.read_text(encoding="utf-8"))["model"]["base"])
+    return BaseIdentity(**read_manifest(manifest)["model"]["base"])
 
 
 @contextmanager
 def adapter_on(base: str, revision: str | None, lora: LoraSection) -> Iterator[str]:
     """A copy of the adapter that names `base` as its base, which is what Unsloth loads it on."""
     folder = adapter_folder(lora.adapter_name_or_path or "")
+    require_adapter_weights(folder)
     with TemporaryDirectory() as copied:
-        for path in folder.glob("adapter_model*"):
+        for path in folder.glob("adapter_model*.safetensors"):
             shutil.copyfile(path, Path(copied) / path.name)
-        config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = read_adapter_config(folder)
         named = {"base_model_name_or_path": base, "revision": revision}
         write_json(Path(copied) / "adapter_config.json", {**config, **named})
         yield copied

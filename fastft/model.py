@@ -11,6 +11,7 @@ from fastft import backend
 from fastft.base_identity import BaseIdentity, identify
 from fastft.errors import ModelError
 from fastft.lora_start import adapter_folder, adapter_on, base_of_adapter
+from fastft.model_code import trusted_options
 from fastft.model_files import TINY, resolve_model
 from fastft.model_loading import attention_options
 
@@ -36,7 +37,7 @@ def load_model(
     Raises ModelError if the weights can't be loaded or a target module doesn't exist.
     """
     fast_language_model = backend.import_unsloth()
-    options = model.model_dump(exclude={"model_name", "dtype"}, exclude_none=True)
+    options = model.model_dump(exclude={"model_name", "dtype", "trust_remote_code"}, exclude_none=True)
     options["dtype"] = _torch_dtype(model.dtype)
     if lora is None:
         options["use_gradient_checkpointing"] = checkpointing
@@ -44,8 +45,9 @@ def load_model(
         lora = lora.model_copy(update={"use_gradient_checkpointing": checkpointing})
     local = model.model_name == TINY or Path(model.model_name).is_dir()
     name = str(resolve_model(model.model_name, weights=True)) if local else model.model_name
+    folder = resolve_model(model.model_name, model.revision, weights=False)
+    options |= trusted_options(model, folder)
     if backend.uses_cpu_backend():  # on a GPU Unsloth has attention of its own for such models
-        folder = resolve_model(model.model_name, model.revision, weights=False)
         options |= attention_options(folder)
     options |= further
     try:

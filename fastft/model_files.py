@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from fastft.errors import ModelError
+from fastft.model_code import require_safetensors
 
 TINY = "fastft/tiny"
-_CONFIG_IS = "It is the model's configuration, a JSON file."
 _SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "*.txt"]
 _WEIGHTS = ["*.safetensors"]
 _RUNS = "runs/"  # where runs go by default; nobody's name on the Hub, so it needn't be asked
@@ -46,20 +45,17 @@ def resolve_model(model_name: str, revision: str | None = None, *, weights: bool
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder. Raises ModelError if it can't be read."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read: {error}", hint=_CONFIG_IS) from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} can't be read: it holds no JSON object", hint=_CONFIG_IS)
-    return config
+    from fastft import run_files
+
+    return run_files.read_config(folder)
 
 
 def read_text_config(folder: Path) -> dict[str, Any]:
     """The language model's part of config.json: models of text and images keep it in `text_config`."""
     config = read_config(folder)
-    return config.get("text_config") or config
+    from fastft import run_files
+
+    return run_files.text_config(config, folder)
 
 
 def _checked(folder: Path) -> Path:
@@ -71,6 +67,7 @@ def _checked(folder: Path) -> Path:
             if adapter
             else "A model folder holds config.json, tokenizer.json and *.safetensors.",
         )
+    require_safetensors(folder)
     return folder
 
 

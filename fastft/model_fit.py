@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fastft.errors import Fault, ModelError, RecipeError
+from fastft.errors import ExportError, Fault, ModelError, RecipeError
+from fastft.exporters.weights import read_header
 from fastft.model_files import read_config, read_text_config
 from fastft.recipe.schema import Recipe
 from fastft.recipe.suggest import listed, nearest
+from fastft.run_files import read_weight_index
 
 _USUAL_LENGTH = 2048
 _OLD_TYPES = ("gpt-sw3",)  # known to transformers beside its table
@@ -27,6 +28,7 @@ def fit_to_model(recipe: Recipe, folder: Path) -> Recipe:
     _refuse_unknown_type(read_config(folder), folder)
     config = read_text_config(folder)
     positions = config.get("max_position_embeddings")
+    positions = positions if isinstance(positions, int) and positions > 0 else None
     faults = [*_length_faults(recipe, positions), *_layer_faults(recipe, config, module_names(folder))]
     if faults:
         raise RecipeError(f"{recipe.source or 'the recipe'} does not fit {recipe.model.model_name}:", faults=faults)
@@ -59,7 +61,7 @@ def module_names(folder: Path) -> list[str] | None:
     index = folder / "model.safetensors.index.json"
     names: list[str] = []
     if index.is_file():
-        names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        names = list(read_weight_index(index, ModelError))
     for path in () if names else folder.glob("*.safetensors"):
         names += _header(path)
     return list(dict.fromkeys(_module(name) for name in names)) or None
@@ -73,10 +75,8 @@ def _module(tensor: str) -> str:
 def _header(path: Path) -> list[str]:
     """Names of the tensors in a safetensors file; none if it is broken, which loading will tell."""
     try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            return [name for name in header if name != "__metadata__"]
-    except (OSError, ValueError, OverflowError, MemoryError):
+        return list(read_header(path)[0])
+    except ExportError:
         return []
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastft.device import free_memory
 from fastft.errors import ModelError
+from fastft.host_memory import free_memory
+from fastft.model_code import forbid_model_code, refuse_model_code, require_adapter_weights, require_safetensors
 from fastft.model_files import read_text_config
+from fastft.run_files import read_generation
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ def placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:
     """(type to compute in, device): float32 on the GPU if it has room for it, else bfloat16 there, else the CPU."""
     import torch
 
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
     needed = {"float32": 2 * weights, "bfloat16": weights, "float16": weights}  # bytes; the files hold 16 bits
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
     candidates: tuple[DtypeName, ...] = (dtype,) if dtype else ("float32", "bfloat16")
@@ -35,16 +36,15 @@ def placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:
 
 def load_weights(folder: Path, dtype: torch.dtype) -> Any:
     """The causal language model in `folder`, on the CPU. Raises ModelError if a file is broken or a tensor missing."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True, **attention_options(folder)
+            folder, dtype=dtype, output_loading_info=True, **only_weights(folder), **attention_options(folder)
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:
         raise ModelError(f"The model in {folder} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
     model, info = loaded
     missing = sorted(info["missing_keys"])
@@ -57,6 +57,17 @@ def load_weights(folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
+def only_weights(folder: Path) -> dict[str, Any]:
+    """`from_pretrained`'s arguments by which a model's folder gives weights and nothing that runs.
+
+    Raises ModelError if it has its weights as a pickle, or needs code of its own.
+    """
+    require_safetensors(folder)
+    refuse_model_code(folder)
+    forbid_model_code()
+    return {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+
+
 def attention_options(folder: Path) -> dict[str, Any]:
     """Eager attention for models that cap attention's logits (Gemma 2): transformers' SDPA leaves the cap out."""
     capped = read_text_config(folder).get("attn_logit_softcapping")
@@ -66,13 +77,13 @@ def attention_options(folder: Path) -> dict[str, Any]:
 def with_adapter(model: Any, adapter: Path) -> Any:
     """`model` with the LoRA adapter on it. Raises ModelError if they don't belong together."""
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter} holds no adapter_config.json, so it is no LoRA adapter", hint=REBUILD)
+    require_adapter_weights(adapter)
     try:
         adapted = PeftModel.from_pretrained(model, str(adapter))
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:
         raise ModelError(f"The adapter in {adapter} can't be loaded: {_first_line(error)}", hint=REBUILD) from error
     check_all_found(adapted, adapter)
     return adapted
@@ -106,10 +117,7 @@ def stop_and_pad(folder: Path, base: Path) -> tuple[list[int], int]:
         (p / "generation_config.json" for p in (folder, base) if (p / "generation_config.json").is_file()), None
     )
     path = path or base / "config.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is no JSON: {error}", hint=REBUILD) from error
+    settings = read_generation(path)
     stops = settings.get("eos_token_id")
     stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
     pad = settings.get("pad_token_id")

@@ -1,58 +1,83 @@
-"""Where memory runs out: half the micro-batch and twice the accumulation, from the last checkpoint on."""
+"""Where memory runs out: half the micro-batch and twice the accumulation, so that a step learns from the same rows."""
 
 from __future__ import annotations
 
+import errno
 import gc
-import json
-from typing import TYPE_CHECKING
+import random
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from fastft.errors import TrainingError
 from fastft.files import write_json
+from fastft.host_memory import return_to_the_system
+from fastft.open_ends import open_ends, put_back_open_ends
+from fastft.run_files import read_start
 
 if TYPE_CHECKING:
     from fastft.run import Run
 
-_TRAIN, _ACCUMULATION, _EVALUATION = (
-    "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size",
-)  # fmt: skip
+_BATCH = {"training": "per_device_train_batch_size", "evaluation": "per_device_eval_batch_size"}
+_ACCUMULATION, _GENERATED = "gradient_accumulation_steps", "steps_per_generation"
+# What allocators of libraries say beside those that accelerate knows.
+_SAID = ("bad_alloc", "bad allocation", "could not create a memory", "could not create a primitive", "cannot allocate")
+# Seconds of training that are given up, so that the result is to the byte that of a run begun with less.
+_WORTH_EXACTNESS = 300.0
+_HINT = (
+    "Less is needed with a shorter model.max_seq_length, lora.use_gradient_checkpointing: unsloth, "
+    "model.load_in_4bit or a smaller model; `fastft plan RECIPE` tells what takes how much."
+)
+
+
+class TooLittleMemoryError(TrainingError):
+    """Memory ran out where nothing can be made smaller."""
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether `error`, or what it was raised from, says that memory ran out, of the GPU or of the host."""
     from accelerate.utils.memory import should_reduce_batch_size
 
+    chain: list[BaseException] = []
     seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, MemoryError) or (isinstance(seen, Exception) and should_reduce_batch_size(seen)):
-            return True
+    while seen is not None and seen not in chain:
+        chain.append(seen)
         seen = seen.__cause__ or seen.__context__
-    return False
+    if any(isinstance(each, TooLittleMemoryError) for each in chain):
+        return False
+    return any(
+        isinstance(each, MemoryError)
+        or (isinstance(each, OSError) and each.errno == errno.ENOMEM)
+        or (isinstance(each, Exception) and should_reduce_batch_size(each))
+        or (isinstance(each, RuntimeError) and any(said in str(each).lower() for said in _SAID))
+        for each in chain
+    )
 
 
-def take_less(run: Run, step: int) -> str | None:
+def take_less(run: Run, step: int, what: Literal["training", "evaluation"]) -> str | None:
     """Have the run go on with smaller micro-batches; returns what was changed, in words, or None if nothing can be.
 
     A step learns from the same rows as before. It is recorded in start.json, which a resumed run goes by.
     """
-    if not run.start_path.is_file():
+    start = read_start(run.start_path)
+    arguments, key = start["arguments"], _BATCH[what]
+    batch = int(arguments.get(key) or 8)
+    smaller = _divisor_below(batch) if what == "training" else batch // 2
+    if smaller < (2 if _is_kto(run) else 1):
         return None
-    start = json.loads(run.start_path.read_text(encoding="utf-8"))
-    arguments, told = start["arguments"], []
-    batch, evaluated = int(arguments[_TRAIN]), int(arguments.get(_EVALUATION) or 8)
-    least = 2 if _is_kto(run) else 1
-    if (smaller := _divisor_below(batch)) >= least:
-        arguments[_TRAIN] = smaller
-        arguments[_ACCUMULATION] = int(arguments[_ACCUMULATION]) * batch // smaller
-        told.append(f"{_TRAIN} {batch} → {smaller}, {_ACCUMULATION} {arguments[_ACCUMULATION]}")
-    if evaluated > 1:
-        arguments[_EVALUATION] = evaluated // 2
-        told.append(f"{_EVALUATION} {evaluated} → {evaluated // 2}")
-    if not told:
-        return None
+    changed = {key: smaller}
+    if what == "training":
+        times = batch // smaller
+        changed |= {k: int(arguments[k]) * times for k in (_ACCUMULATION, _GENERATED) if arguments.get(k)}
+    told = ", ".join(f"{name} {arguments.get(name, batch)} → {value}" for name, value in changed.items())
+    arguments |= changed
     start.setdefault("reduced", []).append({"step": step, "changes": told})
     write_json(run.start_path, start)
-    return "; ".join(told)
+    return told
 
 
 def _is_kto(run: Run) -> bool:
@@ -65,10 +90,142 @@ def _divisor_below(batch: int) -> int:
     return next((size for size in range(batch // 2, 0, -1) if batch % size == 0), 0)
 
 
-def give_back() -> None:
-    """Free what a failed training held, on the GPU, too."""
+def too_little(when: str, hint: str = "") -> TooLittleMemoryError:
+    """The error of memory that ran out where nothing can be made smaller."""
+    why = f"memory ran out {when}, and there is nothing left to make smaller"
+    return TooLittleMemoryError(why, hint=f"{hint}\n{_HINT}".strip())
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Memory that runs out within is told as what it was needed for, e.g. "to load the model"."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise TooLittleMemoryError(f"there is too little memory {what}", hint=_HINT) from None
+
+
+def give_back(error: BaseException | None = None) -> None:
+    """Free what a failed training held, on the GPU, too. The frames of `error` hold tensors."""
     import torch
 
+    seen = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
     gc.collect()
+    return_to_the_system()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def let_go(trainer: Any) -> None:
+    """Free the weights and the optimizer's states of a training that has ended, whoever still holds the model."""
+    import torch
+
+    if trainer.optimizer is not None:
+        trainer.optimizer.state.clear()
+    for tensor in (*trainer.model.parameters(), *trainer.model.buffers()):
+        tensor.grad = None
+        tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        if getattr(tensor, "quant_state", None) is not None:
+            tensor.quant_state = None
+    give_back()
+
+
+def evaluate_with_less(trainer: Any, run: Run, tell: Callable[[str], None]) -> None:
+    """Have `trainer` do an evaluation that runs out of memory again with half as many rows at a time.
+
+    Raises TooLittleMemoryError from its evaluate() where one row at a time is too much.
+    """
+    evaluate = trainer.evaluate
+
+    def evaluated(*args: Any, **options: Any) -> dict[str, float]:
+        while True:
+            begun = _random_state()
+            try:
+                return evaluate(*args, **options)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+                give_back(error)
+            less = take_less(run, trainer.state.global_step, "evaluation")
+            if less is None:
+                raise too_little("in an evaluation")
+            tell(f"memory ran out in an evaluation; it begins again with {less}")
+            trainer.args.per_device_eval_batch_size = max(1, trainer.args.per_device_eval_batch_size // 2)
+            for kept in ("_metrics", "_stored_metrics"):  # TRL's, of the batches that went well
+                getattr(trainer, kept, {}).get("eval", {}).clear()
+            give_back()
+            _set_random_state(begun)
+
+    trainer.evaluate = evaluated
+
+
+class StepStart:
+    """Where the step in progress began: what a training that runs out of memory in it goes back to."""
+
+    def __init__(self, trainer: Any, *, from_start: bool) -> None:
+        """`from_start`: this process trains from the first step on, so that it can give up all that was done."""
+        self._trainer, self._from_start = trainer, from_start
+        self._began = monotonic()
+        self._random: Any = None
+        self._open: dict[str, Any] = {}
+        self._weights_moved = False
+
+    def attach(self) -> None:
+        """Look on from now: where a step has ended, with its log, evaluation and checkpoint, the next one begins."""
+        from transformers import TrainerCallback
+
+        start, finish = self, self._trainer._maybe_log_save_evaluate
+
+        def finished(*args: Any, **options: Any) -> None:
+            start._weights_moved = True
+            finish(*args, **options)
+            start._random, start._open = _random_state(), open_ends(start._trainer)
+            start._weights_moved = False
+
+        class Moving(TrainerCallback):
+            def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+                start._weights_moved = True
+
+        self._trainer._maybe_log_save_evaluate = finished
+        self._trainer.add_callback(Moving())
+
+    @property
+    def worth_repeating_all(self) -> bool:
+        """Whether so little was done that it is done again with less, and the result is exactly that of less."""
+        return self._from_start and monotonic() - self._began < _WORTH_EXACTNESS
+
+    def keep(self) -> None:
+        """Write a checkpoint of it, unless the optimizer had begun to move weights. The training ends with that."""
+        if self._random is None or self._weights_moved:
+            return
+        trainer = self._trainer
+        trainer.model.zero_grad()
+        put_back_open_ends(trainer, self._open)
+        _set_random_state(self._random)
+        trainer._save_checkpoint(trainer.model, None)
+
+
+def _random_state() -> tuple[Any, ...]:
+    """All that transformers' checkpoints keep: Python's, NumPy's, torch's on the host and on the GPU."""
+    import numpy as np
+    import torch
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def _set_random_state(state: tuple[Any, ...]) -> None:
+    import numpy as np
+    import torch
+
+    python, numpy, host, cuda = state
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(host)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.spinner import Spinner
 
+from fastft.lines import append_lines
 from fastft.time_left import TimeLeft, spoken, steps_of_strategy
 
 _LINES_WITHOUT_TERMINAL = 10
@@ -75,8 +75,7 @@ def progress_callback(
                 return
             seconds = time.perf_counter() - self.started
             point = {"step": state.global_step, "seconds": round(seconds, 3), **(logs or {})}
-            with metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(point) + "\n")
+            append_lines(metrics, point)
             if "loss" in point:
                 self.display.update(state.global_step, point, self.left.left(state.global_step))
 

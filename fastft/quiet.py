@@ -12,12 +12,16 @@ from typing import IO, TextIO
 
 from rich.console import Console
 
+from fastft.log_file import open_log
+from fastft.redaction import redact_file
+
 
 @contextlib.contextmanager
 def library_output_to(log: Path, console: Console) -> Iterator[Console]:
     """Send file descriptors 1 and 2 and sys.stdout/stderr to `log`; yield a console that goes where `console` went.
 
     The descriptors themselves are moved, so that output of C++ libraries and child processes is caught too.
+    What the log has no room for is dropped; it stays below a bound.
     In a notebook sys.stdout is no descriptor; there the console keeps writing to the cell.
     """
     sys.stdout.flush()
@@ -25,7 +29,7 @@ def library_output_to(log: Path, console: Console) -> Iterator[Console]:
     saved = os.dup(1), os.dup(2)
     streams = sys.stdout, sys.stderr
     on_stdout = console.file is sys.stdout
-    with log.open("a", encoding="utf-8", buffering=1, errors="backslashreplace") as file:
+    with open_log(log) as file:
         user = _user_stream(streams[0], saved[0]) if on_stdout else console.file
         try:
             os.dup2(file.fileno(), 1)
@@ -38,6 +42,8 @@ def library_output_to(log: Path, console: Console) -> Iterator[Console]:
             for descriptor, copy in zip((1, 2), saved, strict=True):
                 os.dup2(copy, descriptor)
                 os.close(copy)
+            if log.is_file():
+                redact_file(log)  # what came by the descriptors: C libraries, processes of others
 
 
 def _user_stream(stdout: TextIO, copy_of_1: int) -> IO[str]:

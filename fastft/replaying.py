@@ -1,111 +1,162 @@
-"""`replay`: a batch that was kept because its loss was no number, computed again with the weights of a checkpoint."""
+"""`replay`: a kept batch, computed again by the run's own trainer with the weights of the checkpoint before it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fastft.bad_steps import FOLDER, rows_of
 from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.errors import ModelError
-from fastft.finite import rows_of
 from fastft.run import Run
 
-_FOLDER = "bad_batches"
+if TYPE_CHECKING:
+    from fastft.checking import CheckReport
+
+Worst = tuple[tuple[int, int, str, float], ...]
+_WORST = 5  # tokens with the largest losses that are shown
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """The batch of `step` with the weights of `checkpoint` (None: those that training began with).
 
-    `loss` is the mean over the batch's learned tokens, `norm` that of the gradients, `worst` the learned tokens with
-    the largest losses: (position in the batch, token, its loss).
+    `losses` are those of its micro-batches as the trainer computes them, `norm` that of the step's gradients, `worst`
+    the learned tokens with the largest losses: (row, position in it, token, its loss in nats), where the batch is of
+    plain texts.
     """
 
     step: int
     checkpoint: Path | None
     rows: tuple[str, ...]
     tokens: int
-    learned: int
-    loss: float
+    losses: tuple[float, ...]
     norm: float
-    worst: tuple[tuple[int, str, float], ...]
+    worst: Worst
 
 
 def replay(target: Run | Path | str, step: int) -> Replayed:
     """Compute the kept batch of `step` again: forward and backward, nothing is learned and nothing written.
 
-    Raises ModelError if no batch of that step was kept, or the method feeds more than ids and labels.
+    Raises ModelError if no batch of that step was kept, or the file of it can't be read.
     """
     run = target if isinstance(target, Run) else Run.open(target)
-    path = run.directory / _FOLDER / f"step-{step}.safetensors"
+    path = run.directory / FOLDER / f"step-{step}.safetensors"
     if not path.is_file():
-        kept = ", ".join(sorted(each.stem.removeprefix("step-") for each in path.parent.glob("step-*.safetensors")))
-        there = f"kept are those of the steps {kept}" if kept else "none was kept in this run"
+        kept = sorted(int(each.stem.removeprefix("step-")) for each in path.parent.glob("step-*.safetensors"))
+        there = f"kept are those of the steps {', '.join(map(str, kept))}" if kept else "none was kept in this run"
         raise ModelError(f"no batch of step {step} was kept in {run.directory}: {there}")
+    return _computed(run, step, _micro_batches(path))
+
+
+def _micro_batches(path: Path) -> list[dict[str, Any]]:
+    """The tensors of `path`, which are called 0.input_ids and so on. Raises ModelError if that is not what it holds."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    fed = load_file(path)
-    if not {"input_ids", "labels"} <= set(fed):
-        raise ModelError(f"{path} holds {', '.join(sorted(fed))}: only batches of sft and pretrain can be run again")
-    return _computed(run, step, fed)
+    found: dict[int, dict[str, Any]] = {}
+    try:
+        for name, tensor in load_file(path).items():
+            number, _, key = name.partition(".")
+            found.setdefault(int(number), {})[key] = tensor
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ModelError(f"{path} is no batch that training kept: {error}") from error
+    return [found[number] for number in sorted(found)]
 
 
-def _computed(run: Run, step: int, fed: Mapping[str, Any]) -> Replayed:
+def _computed(run: Run, step: int, batches: Sequence[Mapping[str, Any]]) -> Replayed:
     import torch
-    from torch.nn.functional import cross_entropy
 
     from fastft.checking import check
 
     checked = check(run.recipe_path)
-    if checked.recipe.lora is None:
-        raise ModelError(f"{run.directory} trains all weights: only runs with a LoRA can be replayed")
-    model, tokenizer, checkpoint = _model_at(run, checked, step)
-    device = next(model.parameters()).device
-    inputs = {name: tensor.to(device) for name, tensor in fed.items()}
-    labels = inputs.pop("labels")
-    half = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
-    with torch.autocast(device.type, dtype=half, enabled=half is not None):
-        logits = model(**inputs, use_cache=False).logits[:, :-1].float()
-    wanted = labels[:, 1:]
-    losses = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=-100)
-    learned = wanted.flatten() != -100
-    loss = losses[learned].mean()
-    loss.backward()
-    norms = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
-    order = losses.detach().nan_to_num(nan=float("inf")).masked_fill(~learned, -1).argsort(descending=True)[:5]
-    ids = wanted.flatten()
-    worst = tuple((int(at) + 1, tokenizer.decode([int(ids[at])]), float(losses[at])) for at in order)
-    rows = tuple(rows_of({**inputs}, checked.data.train))
-    norm = float(torch.stack(norms).norm()) if norms else 0.0
-    return Replayed(step, checkpoint, rows, inputs["input_ids"].numel(), int(learned.sum()), float(loss), norm, worst)
-
-
-def _model_at(run: Run, checked: Any, step: int) -> tuple[Any, Any, Path | None]:
-    """(model, tokenizer, checkpoint) with the weights of the newest whole checkpoint before `step`."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    from fastft.model import load_model
-
-    recipe = checked.recipe
-    model, tokenizer = load_model(recipe.model, recipe.lora)
     checkpoint = whole_checkpoint(run.checkpoints, before=step)
+    with tempfile.TemporaryDirectory(prefix="fastft-replay-") as folder:
+        trainer, tokenizer = _trainer_at(run, checked, checkpoint, Path(folder))
+        learned = sum(int((batch["labels"] != -100).sum()) for batch in batches if "labels" in batch)
+        losses = []
+        for batch in batches:
+            inputs = trainer._prepare_inputs(dict(batch))
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=learned or None)
+            (loss if learned else loss / len(batches)).backward()
+            losses.append(float(loss.detach()))
+        norms = [p.grad.float().norm() for p in trainer.model.parameters() if p.grad is not None]
+        worst = _worst(trainer, tokenizer, batches)
+    rows = tuple(row for batch in batches for row in rows_of(batch, checked.data.train))
+    tokens = sum(t.numel() for batch in batches for name, t in batch.items() if name.endswith("input_ids"))
+    norm = float(torch.stack(norms).norm()) if norms else 0.0
+    return Replayed(step, checkpoint, rows, tokens, tuple(losses), norm, worst)
+
+
+def _trainer_at(run: Run, checked: CheckReport, checkpoint: Path | None, folder: Path) -> tuple[Any, Any]:
+    """(the run's trainer, tokenizer): a model with the weights of `checkpoint`, or those that training began with."""
+    from fastft.model import load_model
+    from fastft.resume import started_with
+    from fastft.trainers import find_method, trainer_builder
+    from fastft.trainers.method import Job
+
+    recipe, data = checked.recipe, checked.data
+    model, tokenizer = load_model(recipe.model, recipe.lora, classifies=find_method(recipe.method).classifies)
+    tokenizer.chat_template = checked.tokenizer.chat_template
+    arguments = {**(started_with(run) or checked.arguments), "report_to": "none"}
+    trainer = trainer_builder(recipe.method)(
+        Job(model, tokenizer, data, arguments, folder / "checkpoints", rewards=recipe.rewards)
+    )
     if checkpoint is not None:
-        set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"))
-    model.train()
-    return model, tokenizer, checkpoint
+        trainer._load_from_checkpoint(str(checkpoint))
+    trainer.model.train()
+    return trainer, tokenizer
+
+
+def _worst(trainer: Any, tokenizer: Any, batches: Sequence[Mapping[str, Any]]) -> Worst:
+    """Of the documents in the batches, each by itself, the learned tokens with the largest losses."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    found: list[tuple[int, int, str, float]] = []
+    documents = [pair for batch in batches if "labels" in batch for pair in _with_labels(batch)]
+    half = next((p.dtype for p in trainer.model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    device = next(trainer.model.parameters()).device
+    for row, (ids, labels) in enumerate(documents):
+        with torch.no_grad(), torch.autocast(device.type, dtype=half, enabled=half is not None):
+            logits = trainer.model(input_ids=ids[None].to(device), use_cache=False).logits[0, :-1].float()
+        wanted = labels[1:].to(device)
+        losses = cross_entropy(logits, wanted, reduction="none", ignore_index=-100).nan_to_num(nan=float("inf"))
+        losses = losses.masked_fill(wanted == -100, -1.0)
+        worst = [at for at in losses.argsort(descending=True)[:_WORST].tolist() if wanted[at] != -100]
+        found += [(row, at + 1, tokenizer.decode([int(wanted[at])]), float(losses[at])) for at in worst]
+    return tuple(sorted(found, key=lambda each: -each[3])[:_WORST])
+
+
+def _with_labels(batch: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """(ids, labels) of each document of a batch, padded or laid end to end."""
+    pairs = []
+    for row, ids in enumerate(batch["input_ids"]):
+        labels = batch["labels"][row]
+        if "attention_mask" in batch:
+            real = batch["attention_mask"][row].bool()
+            pairs.append((ids[real], labels[real]))
+            continue
+        places = batch["position_ids"][row] if "position_ids" in batch else None
+        starts = (places == 0).nonzero().flatten().tolist() if places is not None else [0]
+        ends = [*starts[1:], len(ids)]
+        pairs += [(ids[start:end], labels[start:end]) for start, end in zip(starts, ends, strict=True)]
+    return pairs
 
 
 def describe(found: Replayed) -> str:
     """What was found, in lines."""
     weights = f"checkpoint {step_of(found.checkpoint)}" if found.checkpoint else "the weights training began with"
+    losses = ", ".join(f"{loss:.4f}" for loss in found.losses)
     lines = [
-        f"step {found.step}: {found.tokens:,} tokens, {found.learned:,} learned, with {weights}",
-        f"loss {found.loss:.4f}, gradient norm {found.norm:.4f}",
+        f"step {found.step}: {found.tokens:,} tokens in {len(found.losses)} micro-batches, with {weights}",
+        f"losses {losses}; gradient norm {found.norm:.4f}",
         "rows  " + (", ".join(found.rows) or "unknown"),
-        *(f"  position {at}: {json.dumps(token)} {loss:.3f}" for at, token, loss in found.worst),
+        *(f"  row {row + 1}, token {at}: {json.dumps(token)} {loss:.3f}" for row, at, token, loss in found.worst),
     ]
     return "\n".join(lines)

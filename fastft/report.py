@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from fastft.evals.results import summaries
 from fastft.run import Run
+from fastft.run_files import has_passed
 from fastft.startup import split
 from fastft.trainers import find_method
 
@@ -171,7 +171,7 @@ def closing(directory: Path) -> RenderableType:
 
 def _next(directory: Path) -> str:
     run = Run(directory)
-    if run.finished and run.manifest()["method"] == "reward":
+    if run.finished and run.manifest().get("method") == "reward":
         return f"judge answers: method grpo with rewards: [{{run: {_short(directory)}}}]"
     return f"fastft chat {_short(directory)}"
 
@@ -180,7 +180,7 @@ def _verdict(export: Path) -> str:
     path = export / "verification.json"
     if not path.is_file():
         return "not verified"
-    passed = json.loads(path.read_text(encoding="utf-8"))["passed"]
+    passed = has_passed(export)
     return "verified against the trained model" if passed else "FAILED verification"
 
 

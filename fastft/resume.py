@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
+from fastft.after_step import AfterStep
 from fastft.base_identity import BaseIdentity
+from fastft.changes import Change, begun_with, changes_of, keep_changes, require_may, told, with_changes
 from fastft.checkpoints import save_whole, step_of, whole_checkpoint
+from fastft.disk_space import disk_told
 from fastft.errors import DatasetError, RecipeError, TrainingError
 from fastft.files import write_json, write_text
 from fastft.heartbeat import is_trained_now
@@ -20,34 +23,53 @@ from fastft.model_files import resolve_model
 from fastft.model_fit import fit_to_model
 from fastft.recipe.load import load_recipe
 from fastft.run import Run
+from fastft.run_files import read_audit, read_start
 from fastft.stopping import Stopping
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
 
 
-def run_to_resume(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> Run:
+@dataclass(frozen=True, slots=True)
+class GoingOn:
+    """An unfinished run to go on with, the recipe it goes on by, and what in that was another before."""
+
+    run: Run
+    recipe: Recipe
+    changes: tuple[Change, ...] = ()
+
+    def adopt(self, console: Console) -> None:
+        """Make the recipe the run's own, and say what was changed. For who holds the run's lock."""
+        if self.changes:
+            keep_changes(self.run, self.recipe, self.changes)
+            console.print(told(self.changes), markup=False)
+
+
+def run_to_resume(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> GoingOn:
     """The run to go on with: `source` itself if it is a run directory, else the newest unfinished one of the recipe.
 
-    Raises RecipeError if the recipe isn't the run's any more, TrainingError if there is nothing to resume.
+    Raises RecipeError if the recipe isn't the run's any more in what may not change, TrainingError if there is nothing
+    to resume.
     """
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        if overrides:
-            raise RecipeError(
-                f"a resumed run keeps its recipe, so {shlex.join(overrides)} can't be applied",
-                hint="Leave the overrides out, or start a new run without --resume.",
-            )
-        return Run.open(source)
-    recipe = load_recipe(source, overrides)
-    model = recipe.model
-    recipe = fit_to_model(recipe, resolve_model(model.model_name, model.revision, weights=False))
-    run = Run.unfinished(Path(recipe.output_dir))
-    _refuse_another_recipe(run, recipe)
-    return run
+    named = isinstance(source, str | Path) and Path(source).is_dir()
+    if named and any(override.partition("=")[0].strip() == "output_dir" for override in overrides):
+        raise RecipeError(
+            f"the run {source} goes on where it is, so it can't be given another output_dir",
+            hint="Leave --output-dir out; a run's folder may be moved or copied while nothing trains into it.",
+        )
+    run = Run.open(str(source)) if named else None
+    recipe = _fitted(load_recipe(run.recipe_path if run else source, overrides))
+    run = run or Run.unfinished(Path(recipe.output_dir))
+    changes = changes_of(run, recipe)
+    require_may(run, changes)
+    return GoingOn(run, recipe, changes)
 
 
-def unfinished_twin(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> Run | None:
-    """The newest unfinished run of the same recipe that nobody trains now, or None."""
+def unfinished_twin(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> GoingOn | None:
+    """The newest unfinished run of the same recipe that nobody trains now, or None.
+
+    The same but for what doesn't touch the training itself: another length is another run, unless --resume says so.
+    """
     if isinstance(source, str | Path) and Path(source).is_dir():
         return None
     recipe = load_recipe(source, overrides)
@@ -57,56 +79,33 @@ def unfinished_twin(source: Path | str | Mapping[str, Any] | Recipe, overrides: 
         return None
     if is_trained_now(run.directory):
         return None
-    model = recipe.model
-    return (
-        None
-        if _changed(run, fit_to_model(recipe, resolve_model(model.model_name, model.revision, weights=False)))
-        else run
-    )
-
-
-def _refuse_another_recipe(run: Run, recipe: Recipe) -> None:
-    if listed := _changed(run, recipe):
-        raise RecipeError(
-            f"the recipe is not the one {run.directory} began with: {listed}",
-            hint=f"Resume with the run's own recipe: fastft train {run.directory} --resume",
-        )
-
-
-def _changed(run: Run, recipe: Recipe) -> str:
-    """Each key whose value isn't that of the run's recipe, with both values."""
+    recipe = _fitted(recipe)
     try:
-        was = _flat(yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, AttributeError, UnicodeDecodeError):
-        return f"{run.recipe_path} is no recipe any more"
-    now = _flat(yaml.safe_load(recipe.to_yaml()))
-    keys = sorted((was.keys() | now.keys()) - {"output_dir"})  # the run was found there
-    return "; ".join(
-        f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in keys if was.get(key) != now.get(key)
-    )
+        changes = changes_of(run, recipe)
+    except RecipeError:
+        return None
+    return None if any(change.lengthens or change.why_not() for change in changes) else GoingOn(run, recipe, changes)
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(item, f"{name}.") if isinstance(item, Mapping) else {name: item}
-    return flat
+def _fitted(recipe: Recipe) -> Recipe:
+    """As it was written into the run: with what the model's own files say."""
+    folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+    return fit_to_model(recipe, folder)
 
 
 def same_data(run: Run, audit: Mapping[str, Any]) -> bool:
     """Whether the run began with these examples, or with none yet."""
-    if not run.audit_path.is_file():
+    if not run.audit_path.exists():
         return True
-    was = json.loads(run.audit_path.read_text(encoding="utf-8"))
+    was = read_audit(run.audit_path)
     return was["examples_sha256"] == audit["examples_sha256"]
 
 
 def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> None:
     """Keep the data's audit in the run; when resuming, refuse examples that are not those the run began with."""
-    if resumed and run.audit_path.is_file():
+    if resumed and run.audit_path.exists():
         if not same_data(run, audit):
-            was = json.loads(run.audit_path.read_text(encoding="utf-8"))
+            was = read_audit(run.audit_path)
             same_rows = was["fingerprint"] == audit["fingerprint"]
             what = "tokenizer or chat template" if same_rows else "data set"
             raise DatasetError(
@@ -119,21 +118,20 @@ def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> Non
 
 def started_with(run: Run) -> dict[str, Any]:
     """The training arguments the run began with; none before it has."""
-    if not run.start_path.is_file():
-        return {}
-    return json.loads(run.start_path.read_text(encoding="utf-8"))["arguments"]
+    begun = begun_with(run)
+    return with_changes(begun, run) if begun else {}
 
 
 def keep_start(run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, resumed: bool) -> dict[str, Any]:
-    """The training arguments to go by: those given or, when resuming, those the run began with.
+    """The training arguments to go by: those given or, when resuming, those the run began with, lengthened if asked.
 
     The two differ where another version of fastft, or another machine, would choose other defaults. Raises ModelError
     if the base model isn't the one the run began with.
     """
-    if resumed and run.start_path.is_file():
-        start = json.loads(run.start_path.read_text(encoding="utf-8"))
+    if resumed and run.start_path.exists():
+        start = read_start(run.start_path)
         BaseIdentity(**start["base"]).require_same(base)
-        return start["arguments"]
+        return with_changes(start["arguments"], run)
     write_json(run.start_path, {"arguments": dict(arguments), "base": base.as_dict()})
     return dict(arguments)
 
@@ -146,14 +144,23 @@ def find_checkpoint(run: Run, console: Console) -> Path | None:
 def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: Stopping) -> None:
     """Train, from `checkpoint` if there is one. Raises TrainingError that says where it stopped and how to go on."""
     _forget_points_after(run, step_of(checkpoint))
-    save_whole(trainer)
-    trainer.add_callback(stopping.callback())
+    after_step = AfterStep(trainer, stopping, checkpoint)
+    save_whole(trainer, after_step.keep)
+    trainer.callback_handler.callbacks.insert(1, stopping.callback())  # what looks at a step sees that it is saved
+    after_step.attach()
     stopping.graceful = True
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with disk_told(run.directory):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
         raise _ended(trainer, run, "interrupted", stopping.exit_code) from None
-    except (RuntimeError, OSError, ValueError) as error:
+    except UnpicklingError as error:
+        raise TrainingError(
+            f"{checkpoint} holds more than numbers, which a program could hide in, so it isn't read",
+            hint="fastft didn't write it so. Delete that folder; training then goes on from the checkpoint before it.",
+        ) from error
+    # The last four are what libraries raise over a checkpoint that is whole, and not what they would have written.
+    except (RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingError(_stopped(trainer, reason), hint=_how_to_go_on(run)) from error
     finally:
@@ -179,8 +186,21 @@ def _how_to_go_on(run: Run) -> str:
 
 
 def _forget_points_after(run: Run, step: int) -> None:
-    """Steps after the checkpoint will be taken again; each shall stand in metrics.jsonl once."""
-    points = run.metrics()
-    kept = [point for point in points if point["step"] <= step]
-    if len(kept) != len(points):
-        write_text(run.metrics_path, "".join(json.dumps(point) + "\n" for point in kept))
+    """Steps after the checkpoint will be taken again; each shall stand in metrics.jsonl once.
+
+    The line of the whole training goes too, and one that was cut off.
+    """
+    if not run.metrics_path.is_file():
+        return
+    lines = run.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if _is_of_steps_until(step, line)]
+    if len(kept) != len(lines):
+        write_text(run.metrics_path, "".join(kept))
+
+
+def _is_of_steps_until(step: int, line: str) -> bool:
+    try:
+        point = json.loads(line) if line.endswith("\n") else {}
+        return step > 0 and point["step"] <= step and "train_runtime" not in point
+    except (ValueError, KeyError, TypeError):
+        return False

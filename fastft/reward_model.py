@@ -16,6 +16,8 @@ from fastft.errors import DatasetError, ModelError
 if TYPE_CHECKING:
     import torch
 
+    from fastft.run import Run
+
 _TOKENS_A_BATCH = 4096
 
 
@@ -39,15 +41,15 @@ class RewardModel:
 
         opened = Run.open(run)
         manifest = opened.trained_manifest()
-        if manifest["method"] != "reward":
+        if manifest.get("method") != "reward":
             raise ModelError(
-                f"{opened.directory} was trained by method {manifest['method']}, so it gives no scores",
+                f"{opened.directory} was trained by method {manifest.get('method')}, so it gives no scores",
                 hint="Name the directory of a run of method reward.",
             )
         source = Trained.of_run(opened).source
         adapter = source.folder if source.is_adapter else None
         model = load_scores(source.base().folder, adapter, dtype)
-        return cls(model, ChatTokenizer.load(source.folder), int(manifest["data"]["max_length"]))
+        return cls(model, ChatTokenizer.load(source.folder), _max_length(opened, manifest))
 
     @classmethod
     def of_folder(cls, folder: Path, *, max_length: int, dtype: torch.dtype | None = None) -> RewardModel:
@@ -116,11 +118,10 @@ def load_scores(base: Path, adapter: Path | None, dtype: torch.dtype | None = No
     Raises ModelError if a file is broken, or a tensor has no place or no value.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    from fastft.model_loading import REBUILD, attention_options, with_adapter
+    from fastft.model_loading import REBUILD, attention_options, only_weights, with_adapter
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # of a head that is missing until the adapter brings it
@@ -129,11 +130,11 @@ def load_scores(base: Path, adapter: Path | None, dtype: torch.dtype | None = No
             base,
             num_labels=1,
             dtype=dtype or torch.float32,
-            local_files_only=True,
             output_loading_info=True,
+            **only_weights(base),
             **attention_options(base),
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:
         raise ModelError(f"The model in {base} can't be loaded: {error}", hint=REBUILD) from error
     model, info = loaded
     missing = set(info["missing_keys"]) - ({"score.weight"} if adapter else set())
@@ -145,6 +146,13 @@ def load_scores(base: Path, adapter: Path | None, dtype: torch.dtype | None = No
         _settle_padding(model, adapter)
         model = with_adapter(model, adapter)
     return model.eval()
+
+
+def _max_length(run: Run, manifest: Mapping[str, Any]) -> int:
+    found = manifest.get("data", {}).get("max_length")
+    if found is None:
+        raise ModelError(f"{run.manifest_path} lacks data.max_length", hint="Put it back as training wrote it.")
+    return int(found)
 
 
 def _settle_padding(model: Any, adapter: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,6 @@ from fastft.heartbeat import last_state
 
 if TYPE_CHECKING:
     from fastft.verification import Verification
-
-
-_DAMAGED = "Put the file back as training wrote it. The adapter can still be exported: fastft export RUN/adapter."
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +146,9 @@ class Run:
                 f"The run {self.directory} has not finished training: it has no manifest.json",
                 hint=f"Go on with it: fastft train {self.directory} --resume",
             )
-        try:
-            manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-            missing = [f"model.{key}" for key in ("model_name", "revision", "base") if key not in manifest["model"]]
-            missing += [key for key in ("files",) if key not in manifest]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{self.manifest_path} can't be read: {error!r}", hint=_DAMAGED) from error
-        if missing:
-            raise ModelError(f"{self.manifest_path} lacks {missing[0]}", hint=_DAMAGED)
-        return manifest
+        from fastft.run_files import read_manifest
+
+        return read_manifest(self.manifest_path)
 
     def trained_manifest(self) -> dict[str, Any]:
         """The manifest, once the trained files are found to be those it tells of.
@@ -181,10 +171,10 @@ class Run:
         write_json(self.manifest_path, manifest)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every logged point: step, loss, learning_rate, tokens and so on."""
-        if not self.metrics_path.is_file():
-            return []
-        return [json.loads(line) for line in self.metrics_path.read_text(encoding="utf-8").splitlines()]
+        """Every logged point: step, loss, learning_rate, tokens and so on. Raises ModelError if the file is damaged."""
+        from fastft.reading import read_json_lines
+
+        return read_json_lines(self.metrics_path, ModelError) if self.metrics_path.is_file() else []
 
     def export(
         self, formats: Sequence[str] = (), quantization_method: Sequence[str] | str = (), **options: Any

@@ -105,7 +105,7 @@ def find_served(target: Path | str) -> ModelTarget:
         return find_target(files[0])
     if files:
         names = "\n".join(f"  {path}" for path in files)
-        raise ModelError(f"{target} has {len(files)} GGUF exports:\n{names}", hint="Name one of them.")
+        raise ModelError(f"{target} has {len(files)} GGUF exports", hint=f"Name one of them:\n{names}")
     found = find_target(target)
     if found.adapter is not None:
         if found.run is not None and found.adapter.absolute() == folder.absolute():

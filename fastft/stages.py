@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastft.errors import ModelError, RecipeError, VerificationError
 from fastft.files import sha256_of, write_json
 from fastft.run import Run
+from fastft.run_files import has_passed, read_export
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def stage_at(folder: Path) -> Run | None:
     if not (folder / "recipe.yaml").is_file():
         return None
     run = Run.open(folder)
-    if run.manifest()["method"] == "reward":
+    if run.manifest().get("method") == "reward":
         raise ModelError(
             f"{run.directory} is a reward model, which writes no text, so nothing can be trained on it",
             hint="It can judge answers: method grpo or rloo with rewards: [{run: " + str(run.directory) + "}].",
@@ -97,13 +97,12 @@ def _is_current(trained: Trained, merged: Path) -> bool:
     path = merged / "export.json"
     if not path.is_file():
         return False
-    made_from = json.loads(path.read_text(encoding="utf-8"))["made_from"]
-    return made_from["sha256"] == trained.source.fingerprint()
+    return read_export(merged)["made_from"].get("sha256") == trained.source.fingerprint()
 
 
 def _require_unchanged(merged: Path, run: Run) -> None:
     """Raises ModelError if a file of the merged model isn't the one that was exported."""
-    files = json.loads((merged / "export.json").read_text(encoding="utf-8"))["files"]
+    files = read_export(merged)["files"]
     changed = [n for n, digest in files.items() if not (merged / n).is_file() or sha256_of(merged / n) != digest]
     if changed:
         raise ModelError(
@@ -113,8 +112,7 @@ def _require_unchanged(merged: Path, run: Run) -> None:
 
 
 def _failed(merged: Path) -> bool:
-    path = merged / "verification.json"
-    return path.is_file() and not json.loads(path.read_text(encoding="utf-8"))["passed"]
+    return (merged / "verification.json").is_file() and not has_passed(merged)
 
 
 def lineage(name: str, method: str, parents: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -127,7 +125,7 @@ def lineage(name: str, method: str, parents: Mapping[str, str]) -> list[dict[str
     for role, parent in parents.items():
         run = Run(Path(parent)) if (Path(parent) / "manifest.json").is_file() else None
         if run is not None:
-            before = run.manifest().get("lineage") or [{"run": run.name, "method": run.manifest()["method"]}]
+            before = run.manifest().get("lineage") or [{"run": run.name, "method": run.manifest().get("method")}]
             *older, itself = before
             line += [entry for entry in older if entry not in line]
             digest = sha256_of(run.manifest_path)

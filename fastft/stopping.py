@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while training: the step is finished, a checkpoint written, and the process ends.
+"""SIGINT, SIGTERM and SIGHUP while training: the step is finished, a checkpoint written, and the process ends.
 
 A second signal ends it at once; what is half-written then is passed over by the next `--resume`.
 """
@@ -9,14 +9,15 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(slots=True)
@@ -26,27 +27,43 @@ class Stopping:
     console: Console
     received: signal.Signals | None = None
     graceful: bool = False
+    terminals: tuple[int, ...] = ()  # descriptors that are one
 
     @property
     def exit_code(self) -> int:
-        """As shells tell it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """As shells tell it: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
         return 128 + (self.received or signal.SIGINT)
 
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """The handler of both signals. Raises KeyboardInterrupt where there is no step to finish."""
+        """The handler of all three. Raises KeyboardInterrupt where there is no step to finish."""
         if self.received is not None:
+            if number == signal.SIGHUP:
+                return  # of a terminal that is closed both the kernel and the shell tell
+            with suppress(OSError, ValueError):
+                self.console.show_cursor()
             os._exit(128 + number)
         self.received = signal.Signals(number)
+        if self.received is signal.SIGHUP:
+            self._say_no_more()
         if not self.graceful:
             interrupt = KeyboardInterrupt()
             interrupt.exit_code = self.exit_code  # type: ignore[attr-defined]
             raise interrupt
-        self.console.print(
-            f"{self.received.name}: this step is finished and a checkpoint written; once more ends it at once"
-        )
+        with suppress(OSError, RuntimeError):  # nobody reads it, or it came amid another line: no reason to lose a step
+            self.console.print(
+                f"{self.received.name}: this step is finished and a checkpoint written; once more ends it at once "
+                "(an evaluation under way is left, and made when the run goes on)"
+            )
+
+    def _say_no_more(self) -> None:
+        """The terminal is gone, and to write to it is an error that must not end training: all goes nowhere."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in self.terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
     def callback(self) -> Any:
-        """A TrainerCallback that ends training after the step during which a signal came, with a checkpoint."""
+        """A TrainerCallback that asks for a checkpoint of the step in which a signal came; then AfterStep ends it."""
         from transformers import TrainerCallback
 
         stopping = self
@@ -54,19 +71,29 @@ class Stopping:
         class StoppingCallback(TrainerCallback):
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
                 if stopping.received is not None:
-                    control.should_save = control.should_training_stop = True
+                    control.should_save = True
 
         return StoppingCallback()
 
 
+def _terminals() -> tuple[int, ...]:
+    """Looked for beforehand: a terminal that is gone no longer says that it is one."""
+    return tuple(number for number in map(int, (path.name for path in Path("/dev/fd").iterdir())) if os.isatty(number))
+
+
 @contextmanager
 def stopping_on_signals(console: Console) -> Iterator[Stopping]:
-    """Handle both signals within. Handlers are the main thread's: elsewhere, as in a server, nothing is changed."""
-    stopping = Stopping(console)
+    """Handle the signals within. Handlers are the main thread's: elsewhere, as in a server, nothing is changed.
+
+    SIGHUP stays ignored where it is, which is what nohup is for.
+    """
+    stopping = Stopping(console, terminals=_terminals())
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return
-    former = {number: signal.signal(number, stopping.handle) for number in _SIGNALS}
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handled = [number for number in _SIGNALS if not (ignored and number == signal.SIGHUP)]
+    former = {number: signal.signal(number, stopping.handle) for number in handled}
     try:
         yield stopping
     finally:

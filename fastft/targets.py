@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 from fastft.errors import ModelError
 from fastft.exporters.classifier import holds_classifier
 from fastft.model_files import TINY, resolve_model
+from fastft.reading import read_json
+from fastft.run_files import read_adapter_config
 
 if TYPE_CHECKING:
     from fastft.run import Run
@@ -89,7 +90,7 @@ def _on_hub(name: str) -> ModelTarget:
 
 def _refuse_bare_lora(path: Path) -> None:
     manifest = (path if path.is_dir() else path.parent) / "export.json"
-    if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8")).get("format") == "gguf_lora":
+    if manifest.is_file() and read_json(manifest, ModelError).get("format") == "gguf_lora":
         raise ModelError(
             f"{path} is a LoRA for llama.cpp, which is no model without its base",
             hint="Put it on a GGUF of the base: llama-server -m BASE.gguf --lora adapter-f32.gguf. Here, name the run.",
@@ -125,8 +126,10 @@ def _of_run(folder: Path) -> ModelTarget:
 def _of_adapter(folder: Path) -> ModelTarget:
     from fastft.exporters.base_model import resolve_base
 
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    base = resolve_base(config["base_model_name_or_path"], config.get("revision"))
+    config = read_adapter_config(folder)
+    if (named := config.get("base_model_name_or_path")) is None:
+        raise ModelError(f"{folder / 'adapter_config.json'} names no base model", hint="Name it there.")
+    base = resolve_base(named, config.get("revision"))
     return ModelTarget(str(folder), folder=base.folder, adapter=folder, run=_run_around(folder))
 
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastft.data.conversation import IGNORE
+from fastft.steady_clock import by_steady_clock
 
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
     from fastft.flops import StepCost
 
+_COUNTS = ("steps", "tokens", "supervised", "fed", "pairs")  # of a window: what no clock told
 _WITH_REFERENCE = ("dpo", "kto")  # whose loss compares with the model as it was: a forward pass more
 
 
@@ -85,6 +87,7 @@ class Meter:
 
     def attach(self, trainer: Any) -> None:
         """Count and time what `trainer` does in training from now on."""
+        by_steady_clock()
         samples, loss = trainer.get_batch_samples, trainer.compute_loss
         padded = getattr(trainer.args, "pad_to_multiple_of", None)
 
@@ -98,6 +101,7 @@ class Meter:
             return loss(model, inputs, *rest, **options)
 
         trainer.get_batch_samples, trainer.compute_loss = get_batch_samples, compute_loss
+        trainer.meter = self  # checkpoints keep what it hasn't told yet
         trainer.callback_handler.callbacks.insert(1, _meter_callback(self))  # right behind the flow of control
 
     def _waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -132,18 +136,32 @@ class Meter:
         self._open.seconds += time.perf_counter() - self._began if self._began else 0.0
         self._began = 0.0
         if first:
-            self.first = self._untold = self._close()
+            self.first = self._close()
+            self._untold += self.first
 
     def point(self) -> dict[str, Any]:
         """What a logged point says of the steps since the last one. Of rates, the first step has none but its own."""
         window = self._close()
         self.later += window
+        timed = window if window.steps or not self._untold.steps else self.first
         whole, self._untold = self._untold + window, Window()
         counts = {"tokens": whole.tokens, "supervised_tokens": whole.supervised} if whole.steps else {}
         told = {key: count for key, count in counts.items() if count is not None}
-        rates = (window if window.steps else whole).rates(self.cost, self.tflops)
+        rates = timed.rates(self.cost, self.tflops)
+        if rates:  # a count and no rate, so the first step's are among them, and those of before a resume
+            rates["padding"] = round(1 - whole.tokens / whole.fed, 4)
         self._peak = peak_memory()
         return {**told, **rates, "peak_memory": self._peak}
+
+    def untold(self) -> dict[str, int | None]:
+        """The counts of the steps since the last point, for a checkpoint: all but times."""
+        self._open = self._close()  # read from the device, and still open
+        whole = self._untold + self._open
+        return {name: getattr(whole, name) for name in _COUNTS}
+
+    def take_up(self, counted: Mapping[str, int | None]) -> None:
+        """Begin with the counts of another process's last steps, which no point has told yet."""
+        self._untold = Window(**counted) if counted else Window()  # pyright: ignore[reportArgumentType]
 
     def restart(self) -> None:
         """Forget the steps so far: what follows is measured alone."""
@@ -168,8 +186,9 @@ class Meter:
         """The open window with its counts read from the device, and a new one begun."""
         window, self._open = self._open, Window()
         if self._counts is not None:
-            window.tokens, learned, window.pairs = (int(count) for count in self._counts.tolist())
-            window.supervised = learned if self._told else None
+            tokens, learned, pairs = (int(count) for count in self._counts.tolist())
+            window.tokens, window.pairs = window.tokens + tokens, window.pairs + pairs
+            window.supervised = (window.supervised or 0) + learned if self._told else None
             self._counts = None
         return window
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +12,25 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fastft import backend, report
+from fastft.bad_steps import FOLDER as BAD_BATCHES
+from fastft.bad_steps import BadSteps
 from fastft.checking import CheckReport, check
 from fastft.checkpoints import step_of, whole_checkpoint
-from fastft.finite import FiniteGuard
+from fastft.disk_space import disk_told
+from fastft.errors import TrainingError
 from fastft.heartbeat import Heartbeat, alone_in_run
-from fastft.out_of_memory import give_back, ran_out_of_memory, take_less
+from fastft.host_memory import asking_for_no_more, refreshing_callback
+from fastft.out_of_memory import (
+    StepStart,
+    evaluate_with_less,
+    give_back,
+    let_go,
+    memory_for,
+    ran_out_of_memory,
+    take_less,
+    too_little,
+)
+from fastft.planning.disk import require_disk
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
 from fastft.resume import run_to_resume, same_data, unfinished_twin
@@ -50,18 +66,24 @@ def train(
     """
     console, startup = console or Console(highlight=False), startup or Startup()
     overrides = (*overrides, *output_dir_override(output_dir))
-    resumed = run_to_resume(source, overrides) if resume else None
+    going_on = run_to_resume(source, overrides) if resume else None
     twin = unfinished_twin(source, overrides) if resume is None else None
-    checked = check(resumed.recipe_path if resumed else source, () if resumed else overrides)
-    if twin is not None and same_data(twin, checked.data.audit.as_dict()):
-        resumed = twin
+    checked = check(going_on.recipe if going_on else source, () if going_on else overrides)
+    if twin is not None and same_data(twin.run, checked.data.audit.as_dict()):
+        going_on = twin
     elif twin is not None:
-        console.print(f"! {twin.directory} is unfinished and of other data; a new run begins", style="yellow")
+        console.print(f"! {twin.run.directory} is unfinished and of other data; a new run begins", style="yellow")
+    resumed = going_on.run if going_on else None
     startup.done("check")
-    run = resumed or Run.create(Path(checked.recipe.output_dir), checked.recipe.to_yaml())
+    output = Path(checked.recipe.output_dir)
+    require_disk(checked.plan.disk, resumed or Run(Run.next_directory(output)))
+    with disk_told(output):
+        run = resumed or Run.create(output, checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
     exports = checked.recipe.export.formats
-    with alone_in_run(run.directory) as heartbeat:
+    with disk_told(run.directory), alone_in_run(run.directory) as heartbeat:
+        if going_on is not None:
+            going_on.adopt(console)
         if run.finished:
             console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
         else:
@@ -86,57 +108,106 @@ class _Around:
     stopping: Stopping
     heartbeat: Heartbeat
 
+    def tell(self, what: str) -> None:
+        """One line that should not be overlooked."""
+        self.console.print(f"! {what}", style="yellow", markup=False)
+
+
+class _AgainError(Exception):
+    """Memory ran out in a step, and training shall go on with less."""
+
 
 def _train_as_memory_allows(around: _Around, checked: CheckReport, resumed: bool) -> None:
-    """Train; each time memory runs out go on from the last checkpoint with half the micro-batch, which is recorded."""
-    run = around.run
+    """Train; where memory runs out in a step, go on with half the micro-batch, which is recorded."""
     while True:
         try:
             _train(around, checked, resumed=resumed)
             return
-        except (RuntimeError, MemoryError) as error:
-            reached = whole_checkpoint(run.checkpoints)
-            less = take_less(run, step_of(reached)) if ran_out_of_memory(error) else None
-            if less is None:
-                raise
-        around.console.print(f"! memory ran out; going on from step {step_of(reached)} with {less}", style="yellow")
-        give_back()
+        except _AgainError as error:
+            give_back(error)
+            around.tell(str(error))
         resumed = True
 
 
 def _train(around: _Around, checked: CheckReport, *, resumed: bool) -> None:
-    from fastft.artifacts import save_trained, write_heldout
+    from fastft.artifacts import write_heldout
     from fastft.batch_search.search import search_batch
+    from fastft.own_code import keep_code
+    from fastft.resume import guard_same_data, keep_start
+
+    run, recipe, data = around.run, checked.recipe, checked.data
+    guard_same_data(run, data.audit.as_dict(), resumed=resumed)
+    for change in keep_code(run, recipe):
+        around.tell(change)
+    write_heldout(run, data.evaluation_conversations)
+    model, tokenizer, base = _load(around, checked)
+    with asking_for_no_more() if checked.device.is_cpu else nullcontext():
+        checked = search_batch(checked, run, model, tokenizer, around.console)
+        around.startup.done("batch search")
+        keep_start(run, checked.arguments, base, resumed=resumed)
+        _train_loaded(around, checked, model, tokenizer)
+
+
+def _train_loaded(around: _Around, checked: CheckReport, model: Any, tokenizer: Any) -> None:
+    from fastft.artifacts import save_trained
     from fastft.evaluation import evaluate_model, evaluated_by, trainer_metrics
     from fastft.progress import working
-    from fastft.resume import find_checkpoint, guard_same_data, keep_start, train_to_the_end
+    from fastft.rehearsal import rehearse
     from fastft.trainers import find_method
 
     run, console, startup = around.run, around.console, around.startup
-    recipe, data, method = checked.recipe, checked.data, find_method(checked.recipe.method)
-    guard_same_data(run, data.audit.as_dict(), resumed=resumed)
-    write_heldout(run, data.evaluation_conversations)
-    model, tokenizer, base = _load(around, checked)
-    checked = search_batch(checked, run, model, tokenizer, console)
-    startup.done("batch search")
-    arguments = keep_start(run, checked.arguments, base, resumed=resumed)
-    evaluated = (checked.tokenizer, *evaluated_by(method, data, recipe.evaluation))
-    with working(console, "answering the held-out prompts before training"):
+    data, method = checked.data, find_method(checked.recipe.method)
+    with working(console, "rehearsing the longest rows"):
+        arguments = rehearse(checked, run, model, tokenizer, around.tell)
+    startup.done("rehearsal")
+    evaluated = (checked.tokenizer, *evaluated_by(method, data, checked.recipe.evaluation))
+    with working(console, "answering the held-out prompts before training"), memory_for("to answer prompts"):
         before = evaluate_model(model, *evaluated)
     startup.done("evaluation")
     trainer, meter = _make_trainer(around, checked, model, tokenizer, arguments)
     with working(console, "measuring the model before training"):
         before = replace(before, metrics=trainer_metrics(trainer, method))
     startup.done("trainer")
-    train_to_the_end(trainer, run, find_checkpoint(run, console), around.stopping)
+    bad = BadSteps(checked.recipe.bad_steps, data.train, run.directory / BAD_BATCHES, around.tell)
+    bad.attach(trainer)
+    _take_the_steps(around, trainer)
     with working(console, "answering them again"):
         metrics = trainer_metrics(trainer, method)
-        with backend.answering(trainer.model):
+        with backend.answering(trainer.model), memory_for("to answer prompts"):
             after = replace(evaluate_model(trainer.model, *evaluated), metrics=metrics)
-    measured = {**meter.summary(), "startup": startup.as_dict()}
+    measured = {**meter.summary(), "startup": startup.as_dict(), "skipped_steps": bad.skipped}
     save_trained(run, checked, trainer, before, after, measured)
     console.print(report.evaluation(before, after, method.measures))
     console.print(report.speed(run.manifest()["training"], checked.plan))
+
+
+def _take_the_steps(around: _Around, trainer: Any) -> None:
+    """Train to the end. Where memory runs out in a step, that is repeated from its start with less.
+
+    As long as little was done all of it is done again: then the result is to the byte that of a run begun with less.
+    """
+    from fastft.resume import find_checkpoint, train_to_the_end
+
+    run, checkpoint = around.run, find_checkpoint(around.run, around.console)
+    start = StepStart(trainer, from_start=checkpoint is None)
+    start.attach()
+    try:
+        train_to_the_end(trainer, run, checkpoint, around.stopping)
+    except TrainingError as error:
+        if not ran_out_of_memory(error):
+            raise
+        step, hint = trainer.state.global_step + 1, error.hint
+        give_back(error)
+        less = take_less(run, step, "training")
+        if less is None:
+            raise too_little(f"in step {step}", hint) from None
+        if start.worth_repeating_all:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+        else:
+            start.keep()
+        let_go(trainer)
+        reached = step_of(whole_checkpoint(run.checkpoints))
+        raise _AgainError(f"memory ran out in step {step}; going on from step {reached} with {less}") from None
 
 
 def _load(around: _Around, checked: CheckReport) -> tuple[Any, Any, BaseIdentity]:
@@ -157,12 +228,13 @@ def _load(around: _Around, checked: CheckReport) -> tuple[Any, Any, BaseIdentity
         backend.import_unsloth()
     around.startup.done("imports")
     with working(around.console, "loading the model"):
-        model, tokenizer = load_model(
-            recipe.model,
-            recipe.lora,
-            classifies=find_method(recipe.method).classifies,
-            checkpointing=checkpointing_of(recipe, begun) if begun else checked.checkpointing,
-        )
+        with memory_for("to load the model"):
+            model, tokenizer = load_model(
+                recipe.model,
+                recipe.lora,
+                classifies=find_method(recipe.method).classifies,
+                checkpointing=checkpointing_of(recipe, begun) if begun else checked.checkpointing,
+            )
         base = identify_base(model, recipe.model, recipe.lora)
         keep_start_of_lora(model, recipe.lora, run.initial_adapter)
         if recipe.export.needs_llama_cpp:
@@ -177,6 +249,7 @@ def _make_trainer(
     around: _Around, checked: CheckReport, model: Any, tokenizer: Any, arguments: Mapping[str, Any]
 ) -> tuple[Any, Meter]:
     """The method's trainer with all that watches it, and the meter of its steps."""
+    from fastft.bounded import keep_bounded
     from fastft.fastpath.audit import watch_fast_path
     from fastft.progress import progress_callback
     from fastft.throughput import meter_for
@@ -189,11 +262,14 @@ def _make_trainer(
     callbacks = [progress_callback(around.console, run.metrics_path, method.displayed, planned)]
     job = Job(model, tokenizer, checked.data, arguments, run.checkpoints, callbacks, recipe.rewards)
     trainer = trainer_builder(recipe.method)(job)
+    keep_bounded(trainer)
     meter = meter_for(checked, trainer.model, arguments)
     meter.attach(trainer)
     trainer.add_callback(first_step_callback(around.startup))
     add_comforts(trainer, recipe, run, checked.tokenizer, around.console)
     watch_fast_path(trainer, recipe, arguments, run, around.console)
     trainer.add_callback(around.heartbeat.callback())
-    FiniteGuard(checked.data.train, run.directory / "bad_batches").attach(trainer)
+    if checked.device.is_cpu:
+        trainer.add_callback(refreshing_callback())
+    evaluate_with_less(trainer, run, around.tell)
     return trainer, meter

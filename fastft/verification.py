@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fastft.disk_space import is_full
 from fastft.errors import FastftError, ModelError, VerificationError
 from fastft.exporters.source import Trained
 from fastft.exporters.workbench import MERGED
@@ -76,7 +77,7 @@ def _verify(trained: Trained, folder: Path, kind: str, samples: int, started: fl
         against, checks = "the trained reward model", classifier_checks(trained, folder, kind, samples)
     else:
         against, checks = _checks(reference_for(trained, samples), trained, folder, kind)
-    found = (files_check(folder), *_until_it_breaks(checks))
+    found = (files_check(folder), *_until_it_breaks(checks, folder))
     return Verification(folder.name, folder, against, found, time.perf_counter() - started)
 
 
@@ -103,11 +104,16 @@ def _checks(reference: Reference, trained: Trained, folder: Path, kind: str) -> 
             return merged, gguf_checks(reference, _gguf_file(folder), kind)
 
 
-def _until_it_breaks(checks: Iterator[Check]) -> Iterator[Check]:
-    """The checks; an export too broken to be looked at is one that failed, and no reason to leave the others out."""
+def _until_it_breaks(checks: Iterator[Check], folder: Path) -> Iterator[Check]:
+    """The checks; an export too broken to be looked at is one that failed, and no reason to leave the others out.
+
+    A disk too full to examine it says nothing of the export.
+    """
     try:
         yield from checks
     except (FastftError, OSError, ValueError, KeyError, RuntimeError) as error:
+        if is_full(error, folder):
+            raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         yield Check("can be examined", "no", "yes", False, reason)
 

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from fastft.errors import ModelError
+from fastft.model_code import refuse_model_code, require_safetensors
 from fastft.model_files import read_text_config
 from fastft.serving import Place, require_trained_for
 from fastft.targets import ModelTarget
@@ -26,6 +27,8 @@ class VllmServing:
 
     def __init__(self, model: ModelTarget, name: str, place: Place, n_ctx: int | None) -> None:
         assert model.folder is not None
+        require_safetensors(model.folder)
+        refuse_model_code(model.folder)
         program = find_vllm()
         if program is None:
             raise ModelError(

@@ -12,14 +12,19 @@ import pytest
 
 from fastft.checkpoints import MANIFEST, rotate, seal, step_of, whole_checkpoint, why_damaged
 
-FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors")
+FILES = (
+    "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "fastft_state.pt",
+    "adapter_model.safetensors",
+)  # fmt: skip
 
 
-def _checkpoint(folder: Path, step: int) -> Path:
+def _checkpoint(folder: Path, step: int, best: int | None = None) -> Path:
     made = folder / f"checkpoint-{step}"
     made.mkdir(parents=True)
     for name in FILES:
         (made / name).write_bytes(random.Random(f"{name}{step}").randbytes(2000))
+    named = f"/where/it/was/trained/checkpoint-{best}" if best else None
+    (made / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": named}) + " " * 900)
     seal(made, step)
     return made
 
@@ -100,7 +105,35 @@ def test_old_ones_go_only_once_a_newer_one_is_whole(tmp_path: Path) -> None:
     assert [path.is_dir() for path in made] == [False, True, True]
 
 
+def test_a_checkpoint_needs_the_best_one_it_names(tmp_path: Path) -> None:
+    first, best, newest = (_checkpoint(tmp_path, step, best) for step, best in ((10, None), (20, 20), (30, 20)))
+    assert whole_checkpoint(tmp_path) == newest
+    _flip("adapter_model.safetensors", 7)(best)
+    told: list[str] = []
+    assert whole_checkpoint(tmp_path, told.append) == first
+    assert told == [
+        f"{newest} is damaged and passed over: the best one of the run by then was checkpoint-20, and "
+        "adapter_model.safetensors was changed since it was written",
+        f"{best} is damaged and passed over: adapter_model.safetensors was changed since it was written",
+    ]
+    shutil.rmtree(best)
+    assert whole_checkpoint(tmp_path) == first
+
+
+def test_those_passed_over_push_none_out(tmp_path: Path) -> None:
+    """A run that went on from step 10 reaches step 20: the ones of 30 and 40 are no reason to delete those."""
+    made = [_checkpoint(tmp_path, step) for step in (5, 10, 20, 30, 40)]
+    rotate(tmp_path, 2, best=None, reached=20)
+    assert [path.is_dir() for path in made] == [False, True, True, True, True]
+
+
 def test_the_best_one_stays(tmp_path: Path) -> None:
     made = [_checkpoint(tmp_path, step) for step in (10, 20, 30)]
     rotate(tmp_path, 1, best=str(made[0]))
     assert [path.is_dir() for path in made] == [True, False, True]
+
+
+def test_a_file_that_its_manifest_does_not_name_is_no_part_of_a_checkpoint(tmp_path: Path) -> None:
+    made = _checkpoint(tmp_path, 3)
+    (made / "pytorch_model.bin").write_bytes(b"planted")
+    assert why_damaged(made, 3) == f"it holds pytorch_model.bin, which {MANIFEST} doesn't name"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -103,3 +104,46 @@ def test_traceback_shows_where_an_error_came_from(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert "missing.yaml" in done.stderr
+
+
+def test_hostile_files_are_one_message_each_and_nothing_the_terminal_obeys(tmp_path: Path) -> None:
+    """Through real processes; tests/fuzz has the many ways, by the functions below the commands."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    odd = tmp_path / "a\n\x1b]0;owned\x07.yaml"
+    odd.write_text("model: \x07")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("[1")
+    (run / "manifest.json").write_text("[" * 100_000)
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + b"\xff" * 100)
+    calls: list[tuple[str | Path, ...]] = [
+        ("check", tmp_path / "pipe.yaml"), ("check", "/dev/zero"), ("check", tmp_path / "loop.yaml"), ("check", odd),
+        ("train", odd), ("check", "x" * 5000), ("verify", run), ("export", run), ("train", run, "--resume"),
+        ("chat", run, "--seed", "1"), ("chat", tmp_path / "bad.gguf", "--seed", "1"),
+    ]  # fmt: skip
+    for call in calls:
+        done = fastft(*call)
+        told = done.stdout + done.stderr
+        assert done.returncode == 2, (call, told)
+        assert done.stderr.count("error: ") == 1, (call, told)
+        assert "Traceback" not in told, (call, told)
+        assert not set(told) & {"\x1b", "\x07"}, (call, told)
+
+
+def test_what_nobody_foresaw_is_one_message_too(tmp_path: Path) -> None:
+    script = (
+        "import fastft.checking\n"
+        "def check(*_, **__): raise KeyError('odd\x1b')\n"
+        "fastft.checking.check = check\n"
+        "from fastft.cli import main\n"
+        "main()"
+    )
+    (tmp_path / "r.yaml").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", script, "check", str(tmp_path / "r.yaml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: fastft failed with KeyError: 'odd\\x1b'\n")
+    assert "--traceback" in done.stderr
+    assert "Traceback" not in done.stderr

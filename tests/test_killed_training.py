@@ -1,6 +1,12 @@
-"""kill -9 at random moments of SFT and DPO runs and their exports: resumed, they end as if nothing had happened.
+"""kill -9 at random moments of the quickstart and of DPO, over start-up, steps, checkpoints, merge, GGUF and proof:
+gone on with, they end as if nothing had happened.
 
-`FASTFT_KILLS=50 uv run pytest tests/test_killed_training.py` kills each method as often as that.
+    FASTFT_KILLS=50 uv run pytest tests/test_killed_training.py -n 2 -s          each method is killed as often as that
+    FASTFT_KILLS=50 FASTFT_SIGNAL=SIGTERM …                                      the same, asking politely
+    FASTFT_KILLS=17:18 …                                                         the 17th alone, as a failure names it
+
+A kill's moment is a number's: the same phase, and the same part of it, each time; how far the other process then is
+depends on the machine.
 """
 
 from __future__ import annotations
@@ -12,76 +18,178 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from fastft.files import folder_hashes
+from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.run import Run
-from tests.short_runs import write_chats, write_pairs
+from tests.same_runs import left_behind, results, same_states
+from tests.warm_processes import Warm, warm_processes
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("FASTFT_KILLS", "1"))
+
 SIGNAL = signal.Signals[os.environ.get("FASTFT_SIGNAL", "SIGKILL")]
+STEPS, EVERY = 20, 4  # steps of a run, and between two checkpoints
+PHASES = ("starting", "training", "saving", "finishing", "merging", "converting", "verifying")
+_ASKED = 30.0  # seconds within which a process that was asked to end has to: documented as a step and a checkpoint
 
 
-def _recipe(method: str, folder: Path) -> Path:
-    rows = (write_chats if method == "sft" else write_pairs)(folder / "rows.jsonl")
-    content = {
-        "model": {"model_name": "fastft/tiny", "max_seq_length": 128},
-        "lora": {"r": 4},
-        "data": {"path": str(rows), "eval_split": 4},
-        "method": method,
-        "training": {"max_steps": 24, "per_device_train_batch_size": 2, "save_steps": 4, "logging_steps": 1},
-        "evaluation": {"samples": 0},
-        "export": {"formats": ["merged_16bit", "gguf"], "quantization_method": ["q8_0"], "verify": False},
-        "output_dir": str(folder / "run"),
+def _numbers() -> range:
+    first, colon, last = os.environ.get("FASTFT_KILLS", "1").rpartition(":")
+    return range(int(first) if colon else 0, int(last))
+
+
+@dataclass
+class Training:
+    """The quickstart (or DPO's smallest recipe) cut short, trained whole once in the command itself."""
+
+    warm: Warm
+    folder: Path
+    method: str
+    recipe: Path = field(init=False)
+    whole: Path = field(init=False)
+    spent: dict[str, float] = field(default_factory=dict)  # seconds of each phase of the whole run
+
+    def __post_init__(self) -> None:
+        named = "quickstart.yaml" if self.method == "sft" else "dpo/tiny.yaml"
+        shipped = Path(__file__).parents[1] / "recipes" / named
+        content = yaml.safe_load(shipped.read_text())
+        content["data"]["path"] = str((shipped.parent / content["data"]["path"]).resolve())
+        content["data"]["eval_split"] = 4  # of few rows: what is proven is the same
+        # After 20 steps of DPO the answers' perplexity is near 800, where rounding alone is more than the proof's 1 %.
+        content["export"]["verify"] = self.method == "sft"
+        content["training"] |= {"max_steps": STEPS, "save_steps": EVERY, "logging_steps": 1}
+        content["training"] |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+        content["training"].pop("num_train_epochs")
+        content["evaluation"] = {"prompts": content["evaluation"]["prompts"][:1], "max_new_tokens": 16}
+        content["evaluation"] |= {"samples": 4} if self.method == "sft" else {}
+        self.recipe = self.folder / "recipe.yaml"
+        self.recipe.write_text(yaml.safe_dump(content))
+        self.whole = self.folder / "whole" / "run"  # its name goes into GGUF files
+
+    def train_whole(self) -> None:
+        """In a process that imports all itself, as anyone's does."""
+        command = [sys.executable, "-m", "fastft", "train", str(self.recipe), "--output-dir", str(self.whole)]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=one_thread) as process:
+            at = {phase: self._wait(self.whole, phase, process.poll) for phase in PHASES}
+            assert process.wait() == 0
+        ends = [*[at[phase] for phase in PHASES[1:]], time.monotonic()]
+        self.spent = {phase: max(0.0, end - at[phase]) for phase, end in zip(PHASES, ends, strict=True)}
+
+    def _wait(self, run: Path, phase: str, ended: Callable[[], Any], which: int = 1) -> float:
+        """The time at which `run` came to `phase`: for `saving`, when it began to write its checkpoint `which`."""
+        while ended() is None and not _has_come(run, phase, which):
+            time.sleep(0.001)
+        return time.monotonic()
+
+    def _command(self, run: Path, phase: str, *more: str) -> list[object]:
+        """Exports are proven where the proof is to be killed: it takes as long as all the rest."""
+        proof = [] if phase == "verifying" else ["export.verify=false"]
+        return ["train", self.recipe, *proof, "--output-dir", run, *more]
+
+    def kill(self, run: Path, phase: str, chance: random.Random) -> int:
+        """Begin the run, end it amid `phase`, and return its exit status."""
+        which, part = chance.randint(1, STEPS // EVERY), chance.random()
+        pid = self.warm.start(self._command(run, phase), run.parent / "killed.txt")
+        self._wait(run, phase, lambda: None if _runs(pid) else 0, which)
+        # A checkpoint takes some 20 ms; a step, and all the others, as long as in the whole run.
+        time.sleep(part * (0.025 if phase == "saving" else self.spent[phase]))
+        reached, sent = _logged(run), time.monotonic()
+        self.warm.send_signal(SIGNAL)
+        status = self.warm.wait()
+        if SIGNAL != signal.SIGKILL:
+            self._require_saved(run, status, reached, time.monotonic() - sent)
+        return status
+
+    def _require_saved(self, run: Path, status: int, reached: int, seconds: float) -> None:
+        """A checkpoint of the step that was under way at the signal: every step that was taken is in it."""
+        assert seconds < _ASKED
+        assert status in (0, 128 + SIGNAL, -SIGNAL), status
+        assert status != -SIGNAL or not reached or (run / "manifest.json").is_file()  # before it listens, or after
+        newest = step_of(whole_checkpoint(run / "checkpoints"))
+        if reached:
+            assert newest == _logged(run)  # nothing that was learned is lost
+            assert newest > reached or reached == STEPS
+
+    def go_on(self, run: Path, phase: str) -> None:
+        begun = (run / "recipe.yaml").is_file()
+        if begun and Run(run).complete:
+            return
+        said = run.parent / "resumed.txt"
+        command = self._command(run, phase, *(["--resume"] if begun else []))
+        assert self.warm.run(command, said) == 0, said.read_text()
+
+
+def _has_come(run: Path, phase: str, which: int) -> bool:
+    if phase == "starting":
+        return True
+    if phase == "training":
+        return _logged(run) >= 1
+    if phase == "saving":
+        made = run / "checkpoints" / ".partial" / f"checkpoint-{which * EVERY}"
+        return made.is_dir() or _logged(run) > which * EVERY
+    exports = run / "exports"
+    files = {
+        "finishing": run / "checkpoints" / f"checkpoint-{STEPS}",
+        "merging": run / "manifest.json",
+        "converting": exports / "merged_16bit" / "export.json",
+        "verifying": exports / "gguf-q8_0" / "export.json",
     }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return files[phase].exists()
 
 
-def _command(recipe: Path, output: Path) -> list[str]:
-    return [sys.executable, "-m", "fastft", "train", str(recipe), "--output-dir", str(output)]
+def _unproven(found: dict[str, Any], phase: str) -> dict[str, Any]:
+    """What can be compared of runs of which one's exports may not have been proven."""
+    if phase == "verifying":
+        return found
+    kept = {name: value for name, value in found.items() if not name.endswith("verification.json")}
+    return kept | {"recipe.yaml": found["recipe.yaml"].replace("verify: true", "verify: false")}
 
 
-def _results(run: Path) -> tuple[dict[str, str], list[dict[str, float]]]:
-    """Hashes of weights and exports, and the logged points without clocks and memory."""
-    hashes = {
-        f"{part}/{name}": digest
-        for part in ("adapter", "exports")
-        for name, digest in folder_hashes(run / part).items()
-        if name.endswith((".safetensors", ".gguf"))
-    }
-    timed = ("seconds", "per_second", "data_wait", "peak_memory", "runtime", "mfu")
-    points = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return hashes, [
-        {key: value for key, value in point.items() if not any(word in key for word in timed)}
-        for point in points
-        if "loss" in point
-    ]
+def _logged(run: Path) -> int:
+    """The last step that a point tells of."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return max((int(json.loads(line)["step"]) for line in lines if line.endswith("}")), default=0)
+
+
+def _runs(pid: int) -> bool:
+    """Whether it has not ended; a process that nobody waited for still has its number."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    with warm_processes() as warm:
+        yield warm
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
-def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(method: str, tmp_path: Path) -> None:
-    recipe = _recipe(method, tmp_path)
-    begun = time.monotonic()
-    subprocess.run(_command(recipe, tmp_path / "whole" / "run"), capture_output=True, check=True)
-    seconds = time.monotonic() - begun
-    expected = _results(tmp_path / "whole" / "run")
-    assert len(expected[0]) == 3
-    choose = random.Random(f"{method}{KILLS}{SIGNAL}")
-    for number in range(KILLS):
-        run = tmp_path / str(number) / "run"  # the name goes into GGUF files
-        moment = choose.uniform(0.2, 1.0) * seconds
-        with subprocess.Popen(_command(recipe, run), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            time.sleep(moment)
-            process.send_signal(SIGNAL)
-            process.communicate()
-        begun_before = (run / "recipe.yaml").is_file()
-        if not begun_before or not Run(run).complete:
-            subprocess.run([*_command(recipe, run), *(["--resume"] if begun_before else [])], check=True)
-        assert _results(run) == expected, moment
-        assert not list(run.parent.glob("run-*"))
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(method: str, warm: Warm, tmp_path: Path) -> None:
+    training = Training(warm, tmp_path, method)
+    training.train_whole()
+    expected = results(training.whole)
+    assert {name.split("/")[1] for name in expected if name.startswith("exports/")} == {"merged_16bit", "gguf-q8_0"}
+    assert [point["step"] for point in expected["points"] if "loss" in point] == list(range(1, STEPS + 1))
+    print(f"\n{method}: " + ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in training.spent.items()))
+    for number in _numbers():
+        chance = random.Random(f"{method} {number}")
+        phases = PHASES if method == "sft" else PHASES[:-1]
+        phase = phases[number % len(phases)]
+        run, begun = tmp_path / str(number) / "run", time.monotonic()
+        run.parent.mkdir()
+        named = f"{method}, {SIGNAL.name} {number}, {phase}"
+        status = training.kill(run, phase, chance)
+        reached = _logged(run)
+        training.go_on(run, phase)
+        print(f"{named}: status {status} after step {reached}, {time.monotonic() - begun:.1f} s", flush=True)
+        assert _unproven(results(run), phase) == _unproven(expected, phase), named
+        assert not left_behind(run), named
+        assert not list(run.parent.glob("run-*")), named
+        same_states(run, training.whole)

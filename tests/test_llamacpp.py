@@ -185,6 +185,16 @@ def test_truncated_file_is_an_error(path: Path, tmp_path: Path, share: float) ->
         GGUFModel(tmp_path / "cut.gguf")
 
 
+def test_a_file_over_which_llama_cpp_ends_the_process_is_an_error(tmp_path: Path) -> None:
+    from tests.fuzz.gguf_files import write_llama
+
+    write_llama(tmp_path / "bad.gguf", eps=-1.0)
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"can't load .*bad\.gguf: it crashed \(SIGABRT\)") as caught:
+            GGUFModel(tmp_path / "bad.gguf")
+        assert "damaged" in caught.value.hint
+
+
 def test_nothing_is_written_to_the_terminal(path: Path) -> None:
     """In a process of its own: llama.cpp writes to the file descriptors, not to sys.stderr."""
     script = (

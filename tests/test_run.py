@@ -53,7 +53,7 @@ def test_the_manifest_of_an_unfinished_run_is_an_error_that_says_how_to_go_on(tm
     with pytest.raises(ModelError, match="has not finished training") as caught:
         run.manifest()
     assert "--resume" in caught.value.hint
-    manifest = {"model": {"model_name": "é", "revision": None, "base": {}}, "files": {}}
+    manifest = {"model": {"model_name": "é", "revision": None, "base": {"model_name": "é"}}, "files": {}}
     run.write_manifest(manifest)
     assert run.manifest() == manifest
     assert [path.name for path in run.directory.iterdir() if path.name.startswith(".")] == []

@@ -279,7 +279,7 @@ def test_several_exports_are_named_and_one_is_chosen_by_its_folder(run: Path, tm
     shutil.copytree(two / "exports" / "gguf-bf16", two / "exports" / "gguf-f16")
     with pytest.raises(ModelError, match="has 2 GGUF exports") as caught:
         serve(two)
-    assert str(two / "exports" / "gguf-f16" / "model-bf16.gguf") in caught.value.message
+    assert str(two / "exports" / "gguf-f16" / "model-bf16.gguf") in caught.value.hint
     assert find_served(two / "exports" / "gguf-f16").gguf == two / "exports" / "gguf-f16" / "model-bf16.gguf"
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -139,3 +142,33 @@ def test_a_new_run_begins_where_that_is_asked(recipe: Path) -> None:
     assert "run directory" in said
     assert (recipe.parent / "anew-2" / "manifest.json").is_file()
     assert not (run / "manifest.json").exists()
+
+
+def test_a_closed_terminal_ends_it_with_a_checkpoint(recipe: Path, whole: Path) -> None:
+    """Every further word to the terminal is an error then, and none of them may lose the step."""
+    run = recipe.parent / "closed"
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, _command(recipe, run))
+    reader = threading.Thread(target=_read_until_closed, args=(terminal,))
+    reader.start()
+    end = time.monotonic() + 240
+    while not any(point["step"] >= 9 for point in _points(run)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGHUP)  # as closing the terminal does, which a thread that reads it would delay
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
+    reader.join()
+    newest = whole_checkpoint(run / "checkpoints")
+    assert newest is not None
+    assert newest.name == f"checkpoint-{_points(run)[-1]['step']:.0f}"
+    assert int(newest.name.rpartition("-")[2]) >= 9
+    _train(recipe, run)
+    _same(run, whole)
+
+
+def _read_until_closed(terminal: int) -> None:
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass

@@ -180,7 +180,7 @@ def test_a_resumed_run_is_found_by_a_recipe_that_leaves_the_length_to_the_model(
 
     recipe = _recipe(data) | {"model": {"model_name": "fastft/tiny"}, "output_dir": str(tmp_path / "run")}
     run = Run.create(tmp_path / "run", fastft.check(recipe).recipe.to_yaml())
-    assert run_to_resume(recipe, ()) == run
+    assert run_to_resume(recipe, ()).run == run
 
 
 def test_a_resumed_run_keeps_the_arguments_and_the_base_it_began_with(tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ def test_resuming_refuses_another_recipe_and_other_data(data: Path, tmp_path: Pa
     moved.write_text(data.read_text())
     recipe = fastft.load_recipe(_recipe(moved))
     Run.create(tmp_path / "run", recipe.to_yaml())
-    with pytest.raises(RecipeError, match=r"training\.max_steps was 6 and is 7"):
-        fastft.train(_recipe(moved, max_steps=7), output_dir=tmp_path / "run", resume=True)
+    with pytest.raises(RecipeError, match=r"training\.max_steps: was 6 and is 5\. a run can be made longer"):
+        fastft.train(_recipe(moved, max_steps=5), output_dir=tmp_path / "run", resume=True)
     from fastft.resume import guard_same_data
 
     guard_same_data(Run(tmp_path / "run"), {"fingerprint": "a", "examples_sha256": "a"}, resumed=False)

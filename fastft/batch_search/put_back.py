@@ -11,8 +11,10 @@ from fastft.trainers.measuring import aside
 
 
 @contextmanager
-def put_back(model: Any) -> Iterator[None]:
+def put_back(model: Any, *, weights: bool = True) -> Iterator[None]:
     """Whatever trainers do to `model` within is undone: its trained weights are bit-equal afterwards.
+
+    Without `weights` these have no copy, and nothing within may change them.
 
     Trainers cast weights, add adapters and hooks, wrap forward() and set flags. So all attributes of all modules are
     put back, with the contents of the tables among them (parameters, submodules, hooks).
@@ -20,7 +22,7 @@ def put_back(model: Any) -> Iterator[None]:
     import torch
 
     attributes = _attributes([*model.modules(), *_configs(model)])
-    weights = [(p, p.data.dtype, p.requires_grad, _copy(p)) for p in model.parameters()]
+    parameters = [(p, p.data.dtype, p.requires_grad, _copy(p) if weights else None) for p in model.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     random_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
@@ -29,7 +31,7 @@ def put_back(model: Any) -> Iterator[None]:
     finally:
         _restore(attributes)
         with torch.no_grad():
-            for parameter, dtype, trained, kept in weights:
+            for parameter, dtype, trained, kept in parameters:
                 if kept is not None:
                     parameter.data = kept.to(device=parameter.device, dtype=dtype)
                 parameter.requires_grad_(trained)

@@ -16,8 +16,9 @@ from rich.text import Text
 from fastft.batch_search.put_back import put_back, tidy
 from fastft.batch_search.remembered import Found, key_of, recall, remember
 from fastft.batch_search.steps import TIMED_STEPS, Clock, sample, time_batch
-from fastft.device import free_memory
 from fastft.errors import TrainingError
+from fastft.host_memory import free_memory
+from fastft.out_of_memory import give_back, ran_out_of_memory
 from fastft.trainers import find_method
 from fastft.trainers.method import Default, Job
 
@@ -174,17 +175,15 @@ def climb(timed: Timed, tried: Sequence[int], start: int, *, seconds: float = SE
 
 def _rate(timed: Timed, batch: int) -> tuple[float | None, float | None]:
     """(supervised tokens a second or None if it doesn't run, when its first step had ended)."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
     try:
         clock = timed(batch)
     except TrainingError as error:  # TRL refuses it: KTO, say, wants at least two
         _LOG.info("batch: auto: %d is refused: %s", batch, error)
         return None, None
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
             raise
-        error.__traceback__ = None  # its frames hold the tensors
+        give_back(error)
         _LOG.info("batch: auto: %d is out of memory", batch)
         clock = None
     tidy()

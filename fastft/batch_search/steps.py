@@ -17,6 +17,7 @@ from fastft.trainers.method import Job
 
 if TYPE_CHECKING:
     from fastft.data.prepare import PreparedData
+    from fastft.data.store import Conversations, Examples
 
 TIMED_STEPS = 3
 _SECONDS = 5.0  # after which no further step of one batch is timed
@@ -89,11 +90,11 @@ def time_batch(method: str, job: Job, batch: int, a_step: int) -> Clock:
     """
     clock = Clock()
     with tempfile.TemporaryDirectory(prefix="fastft-batch-") as folder:
-        arguments = _arguments(method, job.arguments, batch, a_step)
+        arguments = untimed(method, job.arguments, batch, a_step, 1 + TIMED_STEPS)
         callbacks = [_callback(clock)]
         trial = replace(job, arguments=arguments, checkpoints=Path(folder) / "checkpoints", callbacks=callbacks)
         trainer = trainer_builder(method)(trial)
-        _in_order(trainer)
+        in_order(trainer)
         step = trainer.training_step
 
         def counted(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -105,12 +106,13 @@ def time_batch(method: str, job: Job, batch: int, a_step: int) -> Clock:
     return clock
 
 
-def _arguments(method: str, given: Mapping[str, Any], batch: int, a_step: int) -> dict[str, Any]:
+def untimed(method: str, given: Mapping[str, Any], batch: int, a_step: int, steps: int) -> dict[str, Any]:
+    """The arguments of so many steps of `a_step` sequences each, with nothing around them."""
     known = config_fields(method)
     kept = {key: value for key, value in given.items() if key not in _LEFT_OUT}
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": a_step // batch}
-    untimed = {key: value for key, value in _UNTIMED.items() if key in known}
-    return {**kept, **untimed, **sizes, "max_steps": 1 + TIMED_STEPS}
+    around = {key: value for key, value in _UNTIMED.items() if key in known}
+    return {**kept, **around, **sizes, "max_steps": steps}
 
 
 def _callback(clock: Clock) -> Any:
@@ -127,7 +129,7 @@ def _callback(clock: Clock) -> Any:
     return Timing()
 
 
-def _in_order(trainer: Any) -> None:
+def in_order(trainer: Any) -> None:
     """The longest first, as the sample has it, where rows would be drawn at random; a sampler by length has its way."""
     from torch.utils.data import RandomSampler, SequentialSampler
 
@@ -145,29 +147,43 @@ def sample(data: PreparedData, method: str, rows: int, longest: int) -> Prepared
 
     A row is an example, or a pair of them. Nothing is held out.
     """
+    width = find_method(method).sequences
+    lengths = data.train.lengths()
+    sizes = [sum(lengths[row * width : (row + 1) * width]) for row in range(len(lengths) // width)]
+    return part_of(data, method, _chosen(sizes, rows, longest), ())
+
+
+def part_of(data: PreparedData, method: str, rows: Sequence[int], held_out: Sequence[int]) -> PreparedData:
+    """The data with these rows alone, in this order. A row is an example, or a pair of them."""
+    width = find_method(method).sequences
+    train, learned = _part(data.train, data.train_conversations, rows, width)
+    evaluation, asked = _part(data.evaluation, data.evaluation_conversations, held_out, width)
+    supervised = sum(example.supervised for example in train)
+    part = replace(data.audit.train, supervised=supervised)
+    return replace(
+        data,
+        train=train,
+        train_conversations=learned,
+        evaluation=evaluation,
+        evaluation_conversations=asked,
+        audit=replace(data.audit, train=part),
+    )
+
+
+def _part(
+    examples: Examples, conversations: Conversations, rows: Sequence[int], width: int
+) -> tuple[Examples, Conversations]:
+    """Conversations are looked at only where there is one for each row."""
     import numpy as np
 
     from fastft.data.store import Conversations, Examples
 
-    width = find_method(method).sequences
-    lengths = data.train.lengths()
-    sizes = [sum(lengths[row * width : (row + 1) * width]) for row in range(len(lengths) // width)]
-    order = _chosen(sizes, rows, longest)
-    places = np.asarray([row * width + side for row in order for side in range(width)], dtype=int)
-    examples = Examples(data.train.table, data.train.chosen[places])
-    conversations = data.train_conversations
-    if len(conversations) == len(sizes):  # an example each; only then are they looked at
-        conversations = Conversations(conversations.table, conversations.chosen[np.asarray(order, dtype=int)])
-    supervised = sum(example.supervised for example in examples)
-    part = replace(data.audit.train, supervised=supervised)
-    return replace(
-        data,
-        train=examples,
-        train_conversations=conversations,
-        evaluation=Examples(data.train.table, places[:0]),
-        evaluation_conversations=Conversations(data.train_conversations.table, places[:0]),
-        audit=replace(data.audit, train=part),
-    )
+    places = np.asarray([row * width + side for row in rows for side in range(width)], dtype=int)
+    if len(conversations) * width == len(examples):
+        conversations = Conversations(conversations.table, conversations.chosen[np.asarray(rows, dtype=int)])
+    elif not rows:
+        conversations = Conversations(conversations.table, conversations.chosen[:0])
+    return Examples(examples.table, examples.chosen[places]), conversations
 
 
 def _chosen(sizes: Sequence[int], rows: int, longest: int) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,8 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fastft.files import is_alive
+from fastft.errors import DatasetError
+from fastft.files import folder_hashes, is_alive, write_json
+from fastft.reading import read_json
 
+_LOG = logging.getLogger("fastft")
+_HASHES = "sha256.json"  # of the entry's other files
 _PARTIAL = ".partial-"
 _MOST_BYTES = 20 << 30  # of all entries; the ones used longest ago give way
 
@@ -46,9 +51,16 @@ def _code() -> str:
 
 
 def find(key: str) -> Path | None:
-    """The entry's folder, marked as used now; None if there is none."""
+    """The entry's folder, marked as used now; None if there is none.
+
+    One whose files aren't as they were written is removed: a changed token would be trained on.
+    """
     folder = cache_folder() / key
-    if not (folder / "audit.json").is_file():
+    if not folder.is_dir():
+        return None
+    if not _is_whole(folder):
+        _LOG.warning("prepared data in %s is damaged, so it is prepared again", folder)
+        shutil.rmtree(folder, ignore_errors=True)
         return None
     with contextlib.suppress(OSError):
         os.utime(folder)
@@ -69,12 +81,21 @@ def staging(key: str) -> Path:
 def keep(key: str, made: Path) -> Path:
     """Rename the finished folder `made` to its entry, and remove the oldest entries where all take too much."""
     folder = cache_folder() / key
+    write_json(made / _HASHES, folder_hashes(made))
     try:
         made.rename(folder)
     except OSError:  # another process was first
         shutil.rmtree(made, ignore_errors=True)
     _prune(folder)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        told = read_json(folder / _HASHES, DatasetError)
+        return told == {name: digest for name, digest in folder_hashes(folder).items() if name != _HASHES}
+    except (DatasetError, OSError):
+        return False
 
 
 def _prune(newest: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fastft.recipe.data_section import DataSection
 
 _LOOKED_AT = 1000  # rows that the format is told from; later ones must be in the same
+_LOOKED_AT_CHARACTERS = 1 << 28  # of those rows, which are held at once
+_MOST_FAULTS = 100_000  # broken rows after which a file is given up: it is not what its name says
 # A row with one of these filled says something that a model of text can't be shown.
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
@@ -50,7 +52,7 @@ class Converter:
         """
         self._faults = []
         items = source.rows()
-        first = list(islice(items, _LOOKED_AT))
+        first = _first(items)
         rows = [item for item in first if isinstance(item, Row)]
         if not rows:
             self._faults = [item for item in first if isinstance(item, Fault)]
@@ -68,6 +70,8 @@ class Converter:
             conversation = self._take(item, load_format(name))
             if conversation is not None and (self._skips or not self._faults):
                 yield conversation
+            if len(self._faults) > _MOST_FAULTS:
+                self.refuse_faults(source, always=True)
 
     def refuse_faults(self, source: Source, *, always: bool = False) -> None:
         """Raises DatasetError that names every broken row of the source; with data.on_error: skip they are counted."""
@@ -118,6 +122,18 @@ class Converter:
             return True
         self._seen[content] = conversation.place
         return False
+
+
+def _first(items: Iterator[Row | Fault]) -> list[Row | Fault]:
+    """The rows to tell the format from: fewer where they are huge."""
+    taken: list[Row | Fault] = []
+    size = 0
+    for item in islice(items, _LOOKED_AT):
+        taken.append(item)
+        size += len(str(item.values)) if isinstance(item, Row) else 0
+        if size > _LOOKED_AT_CHARACTERS:
+            break
+    return taken
 
 
 def _require_same_format(row: Row, name: str, source: Source, kind: Kind) -> None:

@@ -13,7 +13,7 @@ from fastft.data.formats.tags import rename_tags, split_columns
 from fastft.data.mixture import ALL_ROWS, Share, take
 from fastft.data.origins import HubSet, LocalFiles, Origin
 from fastft.data.readers import ARCHIVES, CODECS, READERS
-from fastft.data.readers.finding import find_files
+from fastft.data.readers.finding import find_files, is_there
 from fastft.data.readers.json_files import ONE_OBJECT
 from fastft.data.rows import Row, raise_faults
 from fastft.errors import DatasetError, Fault
@@ -21,6 +21,7 @@ from fastft.errors import DatasetError, Fault
 if TYPE_CHECKING:
     from fastft.recipe.data_section import DataSection, SourceSection
 
+_MOST_BROKEN = 100_000  # rows, after which a missing column is not what is wrong with a file
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -63,10 +64,13 @@ class Source:
         """Reads until every column was seen: most often one row, and all only where a column stands nowhere."""
         missing, present = set(self.columns.values()), set()
         rows = self.origin.rows() if missing else iter(())
-        while missing and (row := next(rows, None)) is not None:
+        broken = 0
+        while missing and broken < _MOST_BROKEN and (row := next(rows, None)) is not None:
             if isinstance(row, Row):
                 present |= row.values.keys()
                 missing -= row.values.keys()
+            else:
+                broken += 1
         if missing and present:
             new, old = next((new, old) for new, old in self.columns.items() if old in missing)
             raise _missing_column(self.name, new, old, present)
@@ -112,8 +116,8 @@ def open_held_out(data: DataSection, *, seed: int = 0) -> list[Source]:
     Raises DatasetError as `open_sources` does.
     """
     chosen = str(data.eval_split)
-    folder = isinstance(data.path, str) and Path(data.path).is_dir()
-    if Path(chosen).exists() or (looks_local(chosen) and Path(chosen).suffix and not folder):
+    folder = isinstance(data.path, str) and is_there(Path(data.path)) and Path(data.path).is_dir()
+    if is_there(Path(chosen)) or (looks_local(chosen) and Path(chosen).suffix and not folder):
         return open_sources(data, chosen, split="train", seed=seed)
     return open_sources(data, data.path, split=chosen, seed=seed)
 
@@ -177,9 +181,10 @@ def _named(files: list[Path]) -> tuple[tuple[Path, str], ...]:
 
 
 def _refuse_hub_keys(path: Path, keys: Mapping[str, str | None]) -> None:
+    folder = is_there(path) and path.is_dir()
     for key, value in keys.items():
-        if value is not None and not (key == "split" and path.is_dir()):
-            kind = "folder" if path.is_dir() else "file"
+        if value is not None and not (key == "split" and folder):
+            kind = "folder" if folder else "file"
             raise DatasetError(f"data.{key} is {value!r}, but {path} is a local {kind}", hint=f"Remove data.{key}.")
 
 
@@ -187,7 +192,7 @@ def looks_local(path: str) -> bool:
     """A path that exists, or is spelled as no Hub id could be meant to be."""
     suffix = Path(path).suffix.lower()
     known = suffix in READERS or suffix in CODECS or suffix in ARCHIVES
-    return Path(path).exists() or known or not _HUB_ID.fullmatch(path)
+    return is_there(Path(path)) or known or not _HUB_ID.fullmatch(path)
 
 
 def raise_broken(name: str, faults: Sequence[Fault]) -> None:

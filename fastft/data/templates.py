@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fastft.errors import ModelError
+from fastft.reading import read_json
 
 PLAIN = "plain"  # fastft's own, for base models that have none
 _TRL = "trl:"
@@ -87,9 +87,10 @@ def _model_template(folder: Path, config: Mapping[str, Any]) -> str:
     json_file = folder / "chat_template.json"
     found: Any = config.get("chat_template")
     if json_file.is_file():
-        found = json.loads(json_file.read_text(encoding="utf-8")).get("chat_template", found)
+        found = read_json(json_file, ModelError).get("chat_template", found)
     if isinstance(found, list):
-        found = {entry.get("name"): entry.get("template") for entry in found}.get("default")
+        named = (entry for entry in found if isinstance(entry, dict) and entry.get("name") == "default")
+        found = next((entry.get("template") for entry in named), None)
     if not isinstance(found, str):
         raise ModelError(
             f"the model in {folder} has no chat template",

@@ -43,7 +43,6 @@ class ChatTokenizer:
         self._backend = backend
         self._unk_token = specials.get("unk_token")
         self._added = backend.get_added_tokens_decoder()
-        self._quickened = False
 
     @classmethod
     def load(cls, folder: Path, chat_template: str | None = None) -> ChatTokenizer:
@@ -169,9 +168,11 @@ class ChatTokenizer:
         import jinja2
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        from fastft.data.sandbox import limit_transformers
+        from fastft.data.template_sizes import TemplateLimitError
+
+        limit_transformers()
         try:
-            if not self._quickened:
-                self._quicken()
             texts, blocks = render_jinja_template(
                 [list(messages)],
                 tools=list(tools) if tools else None,
@@ -182,27 +183,19 @@ class ChatTokenizer:
             )
         except jinja2.TemplateSyntaxError as error:
             raise ModelError(f"the chat template is no valid Jinja: line {error.lineno}: {error.message}") from error
+        except TemplateLimitError as error:
+            raise ModelError(
+                f"the chat template was stopped: {error}",
+                hint="Templates run in a sandbox with limits (docs/security.md). Set data.chat_template to another.",
+            ) from error
         # A template is foreign code run on foreign data: these are what it raises on content it wasn't made for.
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise ModelError(f"the chat template refuses the messages: {error}") from error
+        except (
+            jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError,
+            RuntimeError, MemoryError, SyntaxError,
+        ) as error:  # fmt: skip
+            reason = f"{error}" or type(error).__name__
+            raise ModelError(f"the chat template refuses the messages: {reason}") from error
         return texts[0], cast(list[tuple[int, int]], blocks[0]) if blocks else []
-
-    def _quicken(self) -> None:
-        """Let templates read a message's fields directly: Jinja's sandbox tries attributes first, which for each field
-        raises and catches an AttributeError. What is no plain field of a dict still goes through the sandbox.
-        """
-        from transformers.utils.chat_template_utils import _compile_jinja_template
-
-        self._quickened = True
-        environment = _compile_jinja_template(self.chat_template).environment
-        sandboxed, methods = type(environment).getattr, frozenset(dir(dict))
-
-        def getattr(obj: Any, attribute: str) -> Any:
-            if type(obj) is dict and attribute in obj and attribute not in methods:
-                return obj[attribute]
-            return sandboxed(environment, obj, attribute)
-
-        environment.getattr = getattr
 
     @cached_property
     def marks_generation(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from fastft.data.sources import open_sources
 from fastft.data.store import encode, example_columns
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import DatasetError, Fault, RecipeError
+from fastft.reading import read_yaml
 
 if TYPE_CHECKING:
     from fastft.recipe.data_section import DataSection
@@ -87,12 +87,9 @@ def section_for(run: Run | None, data: str | None, format: str, split: str) -> D
 
 def _recipe_of(run: Run | None) -> dict[str, Any]:
     """The data section of the run's recipe; {} without a run, or where it says nothing of data."""
-    import yaml
-
     if run is None or not run.recipe_path.is_file():
         return {}
-    recipe = yaml.safe_load(run.recipe_path.read_text(encoding="utf-8"))
-    section = recipe.get("data") if isinstance(recipe, dict) else None
+    section = read_yaml(run.recipe_path, RecipeError).get("data")
     return section if isinstance(section, dict) else {}
 
 
@@ -103,7 +100,7 @@ def _held_out(run: Run | None) -> Path:
             hint="Give the data: fastft eval MODEL --data FILE (JSONL, JSON, CSV, Parquet or a Hub id).",
         )
     path = run.heldout_path
-    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+    if not path.is_file() or path.stat().st_size == 0:
         raise DatasetError(
             f"The run {run.directory} held no conversations out of its training (data.eval_split)",
             hint=f"Give data that it was not trained on: fastft eval {run.directory} --data FILE",
@@ -245,5 +242,4 @@ def run_max_length(run: Run | None) -> int | None:
     """The longest example that the run was trained on, in tokens; None where its manifest doesn't tell."""
     if run is None or not run.finished:
         return None
-    manifest = json.loads(run.manifest_path.read_text(encoding="utf-8"))
-    return manifest.get("data", {}).get("max_length")
+    return run.manifest().get("data", {}).get("max_length")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from fastft.data.conversation import Example
 from fastft.data.tokenizer import ChatTokenizer
-from fastft.device import free_memory
 from fastft.errors import ModelError
 from fastft.evals.columns import Column
 from fastft.evals.scoring import Score, batches, score_of_rows, scores, whole_or_halved
+from fastft.host_memory import free_memory
 from fastft.inference import Generation, TextModel
 from fastft.llamacpp import GGUFModel
 from fastft.model_loading import DtypeName, with_adapter

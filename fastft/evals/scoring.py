@@ -65,18 +65,19 @@ def whole_or_halved(
     batch: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]
 ) -> Iterator[tuple[Item, Result]]:
     """(item, what `work` makes of it), all in one go; where memory is too short for that, half of them at a time."""
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+    from fastft.out_of_memory import give_back, ran_out_of_memory
 
     try:
         found = work(batch)
-    except RuntimeError as error:
-        if len(batch) == 1 or not should_reduce_batch_size(error):
+    except (RuntimeError, MemoryError) as error:
+        if len(batch) == 1 or not ran_out_of_memory(error):
             raise
+        give_back(error)
         found = None
     if found is not None:
         yield from zip(batch, found, strict=True)
         return
-    clear_device_cache(garbage_collection=True)
+    give_back()
     middle = len(batch) // 2
     yield from whole_or_halved(batch[:middle], work)
     yield from whole_or_halved(batch[middle:], work)

@@ -46,7 +46,7 @@ class Suites:
         from lm_eval.models.huggingface import HFLM
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(column.tokenizer), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(column.tokenizer), local_files_only=True, trust_remote_code=False)
         settings: dict[str, Any] = {"backend": "causal", "tokenizer": tokenizer, "batch_size": batch_size}
         wrapped = HFLM(pretrained=model, **settings)  # pyright: ignore[reportCallIssue] (its base class is dynamic)
         found: Any = simple_evaluate(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fastft.data.audit import Audit
+from fastft.redaction import redact
 
 if TYPE_CHECKING:
     from fastft.exporters.source import Trained
@@ -37,7 +38,7 @@ def model_card(kind: str, repository: str, folders: Sequence[Path], trained: Tra
     if recipe:
         written = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
         parts.append(f"## Recipe\n\n```yaml\n{written}```\n\n{_versions(facts)}")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return redact("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _front_matter(kind: str, trained: Trained, recipe: dict[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastft.errors import ExportError, ModelError
+from fastft.errors import ExportError
 from fastft.model_files import read_config
+from fastft.run_files import read_adapter_config
 
 if TYPE_CHECKING:
     from fastft.exporters.source import Source
@@ -23,10 +23,7 @@ def holds_classifier(folder: Path) -> bool:
     path = folder / "adapter_config.json"
     if not path.is_file():
         return any(str(name).endswith(_SCORING) for name in read_config(folder).get("architectures") or ())
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS"
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read: {error}", hint="Train again.") from error
+    return read_adapter_config(folder).get("task_type") == "SEQ_CLS"
 
 
 def scoring_config(config: Mapping[str, Any], adapter: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastft.errors import ExportError
 from fastft.exporters.pieces import Piece, added_pieces, adds_space, is_piece_bpe, pieces
 from fastft.exporters.pretokenizer import is_byte_level_bpe, pretokenizer_name, read_tokenizer_json
+from fastft.model_code import forbid_model_code
 
 if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
@@ -41,6 +42,7 @@ def import_llama_cpp(module: str) -> ModuleType:
     for folder in (llama_cpp_sources(), llama_cpp_sources() / "gguf-py"):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
+    forbid_model_code()  # it asks for tokenizers with their code
     return importlib.import_module(module)
 
 

@@ -5,13 +5,13 @@ Only exports that were proven go up. The token comes from HF_TOKEN or from `hf a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError
 from fastft.exporters.card import model_card
+from fastft.run_files import has_passed, read_export
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,13 +62,13 @@ def _groups(exports: Path, section: ExportSection) -> dict[str, list[Path]]:
     wanted = [name for name in REPOSITORIES if name in section.formats] or list(REPOSITORIES)
     groups: dict[str, list[Path]] = {}
     for manifest in sorted(exports.glob("*/export.json")):
-        facts = json.loads(manifest.read_text(encoding="utf-8"))
+        facts = {"format": None, "quantization": None, **read_export(manifest.parent)}
         asked = facts["format"] != "gguf" or not section.gguf_types or facts["quantization"] in section.gguf_types
         if facts["format"] in wanted and asked:
             groups.setdefault(facts["format"], []).append(manifest.parent)
     if not groups:
         raise ExportError(f"There is nothing to upload in {exports}", hint="Name formats besides hub.")
-    unproven = [f.name for folders in groups.values() for f in folders if section.verify and not _is_proven(f)]
+    unproven = [f.name for folders in groups.values() for f in folders if section.verify and not has_passed(f)]
     if unproven:
         raise ExportError(
             f"{', '.join(unproven)} can't be uploaded: it was not proven to be what was trained",
@@ -77,19 +77,16 @@ def _groups(exports: Path, section: ExportSection) -> dict[str, list[Path]]:
     return groups
 
 
-def _is_proven(folder: Path) -> bool:
-    path = folder / "verification.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["passed"]
-
-
 def _files(kind: str, folders: Sequence[Path]) -> dict[str, Path]:
     """Name in the repository: file. Of several GGUF types in one repository, what they share a name for gets theirs."""
     files: dict[str, Path] = {}
     for folder in folders:
         ending = f"-{folder.name.removeprefix('gguf-')}" if kind == "gguf" else ""
-        listed = json.loads((folder / "export.json").read_text(encoding="utf-8"))["files"]
+        listed = read_export(folder)["files"]
         for name in (*listed, "export.json", "verification.json"):
             path, own = folder / name, Path(name)
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise ExportError(f"{path} leads out of {folder}: it isn't uploaded", hint="Make the export again.")
             if path.is_file():
                 shared = own.suffix != ".gguf"
                 files[str(own.with_stem(own.stem + ending)) if shared else name] = path

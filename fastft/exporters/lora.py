@@ -5,7 +5,6 @@ The formulas are PEFT's (`peft/tuners/lora`), computed in fp32 whatever the adap
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError
 from fastft.exporters.weights import SafetensorsFolder, row_blocks
+from fastft.run_files import read_adapter_config
 
 if TYPE_CHECKING:
     import torch
 
+_MOST_RANK = 1 << 20
 _PREFIX = "base_model.model."
 _RANK_OF_BLOCKS = 256
 # (ending of the key in the adapter file, what it is). The rest of the key is the module it belongs to.
@@ -157,8 +158,13 @@ class Adapter:
     def _scaling(self, module: str, key: str) -> float:
         """alpha/r, or alpha/sqrt(r) with rsLoRA, by the patterns PEFT chose rank and alpha with."""
         rank_pattern, alpha_pattern = self.config.get("rank_pattern") or {}, self.config.get("alpha_pattern") or {}
-        rank = _by_pattern(rank_pattern, module, self.config["r"])
-        alpha = _by_pattern(alpha_pattern, module, self.config["lora_alpha"])
+        try:
+            rank = _by_pattern(rank_pattern, module, self.config["r"])
+            alpha = _by_pattern(alpha_pattern, module, self.config["lora_alpha"])
+        except (KeyError, re.error, RecursionError, OverflowError) as error:
+            raise self._refused(f"adapter_config.json gives {key} no rank or alpha ({error})") from error
+        if not 0 < rank < _MOST_RANK or not abs(alpha) < math.inf or abs(alpha) > _MOST_RANK**2:
+            raise self._refused(f"adapter_config.json gives {key} the rank {rank!s:.20} and the alpha {alpha!s:.20}")
         shape = self._weights.specs[key].shape
         if "magnitude" not in key and rank not in shape:
             raise self._refused(f"{key} has the shape {shape}, but adapter_config.json gives it the rank {rank}")
@@ -190,7 +196,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise ExportError(f"{folder} is no PEFT adapter: it lacks {name}")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_adapter_config(folder, ExportError)
     if config.get("peft_type") != "LORA":
         raise ExportError(f"The adapter {folder} is a {config.get('peft_type')}; only LoRA adapters can be merged")
     used = [key for key in _UNSUPPORTED if config.get(key)]

@@ -229,7 +229,7 @@ def _loads_as_stored(folder: Path) -> bool:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not getattr(loaded, "is_fast", False):
         return True  # a class of Python's own, which has its own files
     stored = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -23,6 +23,7 @@ def export(bench: Workbench, target: Target, out: Path) -> dict[str, Any]:  # no
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     from fastft.exporters.merged import copy_tokenizer
+    from fastft.model_loading import only_weights
 
     merged = bench.merged
     dtype = getattr(torch, bench.dtype)
@@ -35,7 +36,7 @@ def export(bench: Workbench, target: Target, out: Path) -> dict[str, Any]:  # no
     bench.progress("quantize merged_4bit")(0, 1)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            merged, dtype=dtype, quantization_config=config, local_files_only=True
+            merged, dtype=dtype, quantization_config=config, **only_weights(merged)
         )
         model.save_pretrained(out, max_shard_size=_SHARD)
     except (ValueError, RuntimeError, ImportError) as error:

@@ -10,15 +10,16 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fastft import errors
+from fastft.child import python_running
 from fastft.errors import ExportError, FastftError
 from fastft.files import take_lock
+from fastft.redaction import redact_file
 
 STAGING = ".partial-"
 _PATIENCE = 100  # tenths of a second that a lock is waited for
@@ -54,7 +55,7 @@ def run_worker(job: dict[str, Any], log: Path, on_progress: Callable[[str, int, 
         exports.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"The folder {exports} can't be made: {error.strerror}") from error
-    command = [sys.executable, "-m", "fastft.exporters.worker", str(log)]
+    command = [*python_running("fastft.exporters.worker"), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
@@ -67,6 +68,7 @@ def run_worker(job: dict[str, Any], log: Path, on_progress: Callable[[str, int, 
         finally:
             worker.kill()
             worker.wait()
+            redact_file(log)
             staging = staging_folder(exports, worker.pid)
             for folder in (staging, *exports.glob(f"{staging.name}-*")):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -11,14 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+from annotated_types import Ge, Len
+from typing_extensions import TypedDict
 
 from fastft.errors import ExportError
+from fastft.reading import require_shape
+from fastft.run_files import read_weight_index
 
 if TYPE_CHECKING:
     import torch
 
 MAX_SHARD_BYTES = 4 * 1000**3
+_MOST_HEADER = 100_000_000  # bytes; the safetensors library's own limit
 _BLOCK = 1 << 25  # values of a tensor in work at once: 128 MiB in fp32
 _ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
@@ -36,6 +42,14 @@ def torch_dtype(name: str) -> torch.dtype:
         "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
         "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
     }[name]  # fmt: skip
+
+
+class _Entry(TypedDict):
+    """What a header says of a tensor."""
+
+    dtype: str
+    shape: list[Annotated[int, Ge(0)]]
+    data_offsets: Annotated[list[Annotated[int, Ge(0)]], Len(2, 2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,7 @@ class SafetensorsFolder:
         """A model's weights. Raises ExportError if there are none, or a file of the index is missing."""
         index = folder / "model.safetensors.index.json"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = sorted(set(read_weight_index(index, ExportError).values()))
             files = [folder / name for name in names]
         else:
             files = sorted(folder.glob("model*.safetensors"))
@@ -103,6 +117,8 @@ class SafetensorsFolder:
         for name, entry in header.items():
             if name in self.specs:
                 raise ExportError(f"The tensor {name} is in two files: {self._places[name].file.name} and {file.name}")
+            if entry["dtype"] not in _ITEM_BYTES:
+                raise ExportError(f"{file}: {name} is of the type {entry['dtype']}, which can't be read here")
             spec = TensorSpec(tuple(entry["shape"]), entry["dtype"])
             if entry["data_offsets"][1] - entry["data_offsets"][0] != spec.nbytes:
                 raise ExportError(f"{file}: the size of {name} does not fit its shape {spec.shape}")
@@ -112,14 +128,33 @@ class SafetensorsFolder:
 
 def read_header(file: Path) -> tuple[dict[str, Any], int]:
     """The tensor table of a safetensors file and where its data begins. Raises ExportError if it is none."""
-    with file.open("rb") as opened:
-        try:
+    try:
+        if not file.is_file():
+            raise ExportError(f"{file} is no whole safetensors file: it is no file at all")
+        with file.open("rb") as opened:
             length = struct.unpack("<Q", opened.read(8))[0]
+            if length > _MOST_HEADER:
+                raise ExportError(f"{file} is no whole safetensors file: its header claims {length:,} bytes")
             header = json.loads(opened.read(length))
-        except (struct.error, ValueError, OverflowError, MemoryError) as error:
-            raise ExportError(f"{file} is no whole safetensors file: {error}") from error
-    header.pop("__metadata__", None)
+    except (OSError, struct.error, ValueError, RecursionError, MemoryError) as error:
+        raise ExportError(f"{file} is no whole safetensors file: {error}") from error
+    if isinstance(header, dict):
+        header.pop("__metadata__", None)
+    require_shape(header, dict[str, _Entry], file, ExportError)
+    _require_apart(header, file.stat().st_size - 8 - length, file)
     return header, 8 + length
+
+
+def _require_apart(header: Mapping[str, Any], size: int, file: Path) -> None:
+    """Raises ExportError unless every tensor has bytes of its own among the file's `size` bytes of data."""
+    end, before = 0, ""
+    for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+        start, stop = entry["data_offsets"]
+        if start < end or stop < start:
+            raise ExportError(f"{file} is no whole safetensors file: {name} lies in the bytes of {before or 'none'}")
+        if stop > size:
+            raise ExportError(f"{file} ends inside the tensor {name}: the file is cut short")
+        end, before = stop, name
 
 
 def row_blocks(shape: Sequence[int]) -> Iterator[slice]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastft.device import free_disk
+from fastft.disk_space import in_words
 from fastft.errors import ExportError
 from fastft.exporters.base_model import BaseModel, open_weights
 from fastft.exporters.source import Source
@@ -91,18 +92,28 @@ class Workbench:
         files = [path for path in self.source.folder.iterdir() if path.is_file()] if self.source.is_adapter else []
         adapter = sum(path.stat().st_size for path in files)
         converted = "f16" if self.dtype == "float16" else "bf16"
-        return disk_needed(parameters, adapter, targets, converted, merged=self._merged is not None)
+        there = {converted} if "converted" in self.__dict__ else set()
+        return disk_needed(parameters, adapter, targets, converted, merged=self._merged is not None, there=there)
 
 
-def disk_needed(parameters: int, adapter: int, targets: list[Target], converted: str, *, merged: bool) -> int:
+def disk_needed(
+    parameters: int,
+    adapter: int,
+    targets: list[Target],
+    converted: str,
+    *,
+    merged: bool,
+    there: Collection[str] = (),
+) -> int:
     """Bytes of `targets` and of what they are made from; `adapter` is the LoRA's bytes.
 
-    `converted` is the GGUF type of 16 bits that others are made from; `merged` says that the merged model is there.
+    `converted` is the GGUF type of 16 bits that others are made from; `merged` says that the merged model is there,
+    `there` which GGUF types are.
     """
     types = [target.quantization for target in targets if target.quantization]
     formats = {target.format for target in targets}
     kinds = {converted, *types} if types else set()
-    needed = sum(parameters * SCHEMES[kind].bits / 8 for kind in kinds)
+    needed = sum(parameters * SCHEMES[kind].bits / 8 for kind in kinds - set(there))
     needed += 2 * parameters if formats - {"adapter", "gguf_lora"} and not merged else 0
     needed += parameters * _FOUR_BITS / 8 if "merged_4bit" in formats else 0
     needed += adapter if "adapter" in formats else 0
@@ -113,14 +124,9 @@ def disk_needed(parameters: int, adapter: int, targets: list[Target], converted:
 
 def require_space(folder: Path, needed: int) -> None:
     """Raises ExportError if the disk of `folder` has fewer than `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
+    free = free_disk(folder)
     if free < needed:
         raise ExportError(
             f"The exports need {in_words(needed)} of disk at {folder}, {in_words(free)} are free",
             hint="Make room, or export fewer types at a time.",
         )
-
-
-def in_words(size: int) -> str:
-    """A number of bytes for people."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

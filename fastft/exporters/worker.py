@@ -8,7 +8,6 @@ Events: {"event": "progress", "stage", "done", "total"} and last {"event": "done
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import os
@@ -20,12 +19,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from fastft.disk_space import free_in_words, in_words, is_full
 from fastft.errors import ExportError, FastftError, VerificationError
 from fastft.exporters import EXPORTERS
 from fastft.exporters.process import STAGING, alone_in, staging_folder
 from fastft.exporters.source import Trained
-from fastft.exporters.workbench import MERGED, Target, Workbench, in_words, require_space
+from fastft.exporters.workbench import MERGED, Target, Workbench, require_space
 from fastft.files import folder_hashes, is_alive, write_json
+from fastft.log_file import open_log
+from fastft.run_files import has_passed, read_export
 
 _PR_SET_PDEATHSIG = 1
 _OLD = ".old"  # what the folder of an export is called while another takes its place
@@ -47,8 +49,10 @@ def main() -> int:
     except FastftError as error:
         emit("error", kind=type(error).__name__, message=error.message, hint=error.hint)
         return 1
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    except Exception as error:
+        full = is_full(error, exports.exports)
+        if not full and not isinstance(error, OSError):
+            raise
         told = exports.disk_full() if full else _unwritable(error, log)
         emit("error", kind=type(told).__name__, message=told.message, hint=told.hint)
         return 1
@@ -56,11 +60,11 @@ def main() -> int:
     return 0
 
 
-def _unwritable(error: OSError, log: Path) -> ExportError:
+def _unwritable(error: Exception, log: Path) -> ExportError:
     traceback.print_exc()  # into the log
-    place = error.filename or "a file of the export"
+    place = getattr(error, "filename", None) or "a file of the export"
     hint = f"Nothing half-written was left; see to it, and export again. More is at the end of {log}"
-    return ExportError(f"{place}: {error.strerror or error}", hint=hint)
+    return ExportError(f"{place}: {getattr(error, 'strerror', None) or error}", hint=hint)
 
 
 def _die_with_parent() -> None:
@@ -74,9 +78,9 @@ def _die_with_parent() -> None:
 def _take_stdout(log: Path) -> Any:
     """A writer on the former stdout; descriptors 1 and 2 go to the log from here on, C libraries' output too."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = file = open_log(log)
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
     return events
 
 
@@ -114,6 +118,7 @@ class _Exports:
             if missing:
                 require_space(self.exports, self.bench.bytes_needed(missing))
             for target in missing:
+                require_space(self.exports, self.bench.bytes_needed([target]))
                 self._make(target)
         finally:
             shutil.rmtree(self.staging, ignore_errors=True)
@@ -139,8 +144,8 @@ class _Exports:
 
     def _is_whole(self, target: Target) -> bool:
         """Whether the export stands at its place, made of the same weights with the same settings."""
-        manifest = self.exports / target.name / "export.json"
-        return manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["made_from"] == self.made_from
+        folder = self.exports / target.name
+        return (folder / "export.json").is_file() and read_export(folder)["made_from"] == self.made_from
 
     def _make(self, target: Target) -> None:
         started = time.perf_counter()
@@ -164,8 +169,8 @@ class _Exports:
     def disk_full(self) -> ExportError:
         needed = in_words(self.bench.bytes_needed(self.targets))
         return ExportError(
-            f"The disk of {self.exports} is full",
-            hint=f"All of it takes {needed}. Nothing half-written was left; make room and export again.",
+            f"The disk of {self.exports} became full: all of it takes {needed}, {free_in_words(self.exports)} are free",
+            hint="Nothing half-written was left; what is whole is kept. Make room and export again.",
         )
 
     def _verify(self, made: list[Target]) -> None:
@@ -176,7 +181,7 @@ class _Exports:
 
         failed = []
         for number, target in enumerate(self.targets):
-            if target in made or not _has_passed(self.exports / target.name):
+            if target in made or not has_passed(self.exports / target.name):
                 self.report(f"verify {target.name}", number, len(self.targets))
                 verification = verify_one(self.trained, target.name)
                 failed += [] if verification.passed else [verification]
@@ -186,11 +191,6 @@ class _Exports:
                 hint=f"Every check is in {self.exports / failed[0].name / 'verification.json'}. The export was left in "
                 "place; if its files were changed, make it again with --overwrite.",
             )
-
-
-def _has_passed(export: Path) -> bool:
-    verification = export / "verification.json"
-    return verification.is_file() and json.loads(verification.read_text(encoding="utf-8"))["passed"]
 
 
 def _exporter(name: str) -> Any:

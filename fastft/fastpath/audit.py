@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 from rich.text import Text
 
+from fastft.errors import TrainingError
 from fastft.fastpath.attention import attention_of, compute_dtype
 from fastft.fastpath.batch import Batch, read_batch
 from fastft.fastpath.judged import (
@@ -23,6 +23,7 @@ from fastft.fastpath.layers import Layers, count_layers, recomputing_now
 from fastft.fastpath.lost import Lost
 from fastft.fastpath.told import summary
 from fastft.files import write_json
+from fastft.reading import read_json
 from fastft.run import Run
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def watch_fast_path(
 def read_fast_path(run: Run) -> dict[str, Any] | None:
     """What the audit of a run found, None where there was none."""
     path = run.directory / _FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path, TrainingError) if path.is_file() else None
 
 
 class FastPathAudit:

@@ -1,33 +1,85 @@
-"""Disk space of a run: checkpoints, the trained weights, and each export."""
+"""Disk space of a run: checkpoints, the trained weights, and each export; and whether there is as much."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastft.disk_space import LEFT_FREE, require_parts
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
+    from fastft.run import Run
 
-_BESIDE_WEIGHTS = 20_000_000  # tokenizer, configuration and state of a checkpoint
+NEXT = "next checkpoint"
+_STATE = 500_000  # bytes of a checkpoint's configuration, scheduler, random states and log
+_SURE = 0.9  # share of the estimate below which a run can't come to its end
 
 
 def plan_disk(
     recipe: Recipe, arguments: Mapping[str, Any], *, parameters: int, trainable: int, states: float, steps: int
 ) -> dict[str, int]:
-    """Bytes by what they are for. `states` are the optimiser's bytes, `trainable` parameters are in 32 bits."""
-    weights = 4 * trainable
-    kept = _checkpoints(arguments, steps)
+    """Bytes by what they are for. `states` are the optimiser's bytes, `trainable` parameters are in 32 bits.
+
+    The next checkpoint is one more than is kept: the oldest goes once the newest is whole.
+    """
+    tokenizer = _tokenizer_bytes(recipe)
+    weights, kept = 4 * trainable, _checkpoints(arguments, steps)
     disk = {}
     if kept:
-        # One more than is kept: the oldest goes once the newest is whole.
-        disk["checkpoints"] = int((kept + 1) * (weights + states + _BESIDE_WEIGHTS))
-    disk["adapter" if recipe.lora is not None else "model"] = weights + _BESIDE_WEIGHTS
+        each = int(weights + states + tokenizer + _STATE)
+        disk |= {"checkpoints": kept * each, NEXT: each}
+    disk["adapter" if recipe.lora is not None else "model"] = weights + tokenizer
     return disk | _exports(recipe, parameters, weights)
 
 
+def require_disk(disk: Mapping[str, int], run: Run) -> None:
+    """Raises TrainingError if what `disk` plans surely has no room, by part, before anything of it is written.
+
+    What `run` has already, where it is gone on with, is there. The next checkpoint is written while there are no
+    exports yet, so the smaller of the two isn't added.
+    """
+    left = {name: size - _there(name, run) for name, size in disk.items()}
+    left = {name: size for name, size in left.items() if size > 0}
+    after = sum(size for name, size in left.items() if name not in ("checkpoints", NEXT))
+    if NEXT in left:
+        left[NEXT] = max(0, left[NEXT] - after)
+    parts = {name: (_folder(name, run), size) for name, size in left.items() if size}
+    require_parts({**parts, "left free for logs": (run.directory, LEFT_FREE)}, sure=_SURE)
+
+
+def _folder(part: str, run: Run) -> Path:
+    if part in ("checkpoints", NEXT):
+        return run.checkpoints
+    return run.directory if part in ("adapter", "model") else run.exports
+
+
+def _there(part: str, run: Run) -> int:
+    """Bytes of what is planned that are there: a trained run writes no more checkpoints and weights."""
+    if part in ("checkpoints", NEXT, "adapter", "model") and run.finished:
+        return 1 << 62
+    if part == "checkpoints":
+        return _bytes_of(run.checkpoints)
+    folder = run.exports / part.removeprefix("export ")
+    return _bytes_of(folder) if part.startswith("export ") else 0
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _tokenizer_bytes(recipe: Recipe) -> int:
+    """Of the files that go along with every set of weights: large vocabularies take tens of megabytes."""
+    from fastft.model_files import resolve_model
+
+    folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
+    return sum(path.stat().st_size for path in folder.glob("*token*") if path.is_file())
+
+
 def _checkpoints(arguments: Mapping[str, Any], steps: int) -> int:
-    """Checkpoints that lie there in the end."""
+    """Checkpoints that lie there in the end; the best one may stay beside the last ones."""
     strategy = str(arguments.get("save_strategy", "steps"))
     if strategy == "no":
         return 0
@@ -36,7 +88,8 @@ def _checkpoints(arguments: Mapping[str, Any], steps: int) -> int:
     if strategy == "epoch":
         made = math.ceil(float(arguments.get("num_train_epochs") or 1))
     limit = arguments.get("save_total_limit")
-    return min(made, int(limit)) if limit else made
+    best = int(bool(arguments.get("load_best_model_at_end")))
+    return min(made, int(limit) + best) if limit else made
 
 
 def _exports(recipe: Recipe, parameters: int, adapter: int) -> dict[str, int]:

@@ -19,6 +19,7 @@ _INNER = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff", 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _ACTIVE = ("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts", "num_experts_per_token")
 
+_MOST_LAYERS = 10_000  # each is counted by itself
 _SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj")
 _NEOX = (("query_key_value", "dense"), ("dense_h_to_4h", "dense_4h_to_h"))
 # Families without a gate in the MLP, or with joined projections: names of attention and MLP, and whether it is gated.
@@ -67,7 +68,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
         return None
     try:
         return _shape(text, config)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
         return None
 
 
@@ -79,6 +80,8 @@ def _shape(text: Mapping[str, Any], config: Mapping[str, Any]) -> Shape:
     inner = _first(text, _OWN_INNER.get(kind, _INNER), 4 * hidden)
     own = text.get("moe_intermediate_size") or text.get("moe_ffn_hidden_size") or inner
     layers = _first(text, _LAYERS)
+    if min(layers, hidden, heads) < 1 or layers > _MOST_LAYERS:
+        raise ValueError("no model has such sizes")
     window, windowed = _window(text, layers)
     shape = Shape(
         hidden=hidden,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from fastft.proof.probes import BUILT_IN
 from fastft.proof.result import Check
 from fastft.proof.weights import compare_weights
 from fastft.reward_model import RewardModel, load_scores
+from fastft.run_files import read_heldout
 
 if TYPE_CHECKING:
     from fastft.data.conversation import Conversation
@@ -89,10 +89,8 @@ def _sequences(model: RewardModel, heldout: Path | None, samples: int) -> list[l
 
 def _held_out(path: Path | None) -> list[Conversation]:
     """Each held-out prompt with its chosen answer, then with its rejected one."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
     found = []
-    for number, line in enumerate(lines, start=1):
-        row = json.loads(line)
+    for number, row in enumerate(read_heldout(path), start=1):
         found += [_conversation(row[side], f"{path}:{number}") for side in ("messages", "rejected") if row.get(side)]
     return found
 

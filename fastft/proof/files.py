@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from fastft.errors import ExportError
 from fastft.files import sha256_of
 from fastft.proof.result import Check
+from fastft.run_files import read_export
 
 
 def files_check(folder: Path) -> Check:
@@ -14,9 +15,9 @@ def files_check(folder: Path) -> Check:
     if not (folder / "export.json").is_file():
         return Check("files", "not known", "as exported", False, "export.json is gone")
     try:
-        listed: dict[str, str] = json.loads((folder / "export.json").read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Check("files", "not known", "as exported", False, f"{folder / 'export.json'} can't be read: {error}")
+        listed: dict[str, str] = read_export(folder)["files"]
+    except ExportError as error:
+        return Check("files", "not known", "as exported", False, error.message)
     wrong = [fault for name, digest in listed.items() if (fault := _fault(folder / name, digest))]
     detail = "; ".join(wrong)
     return Check("files", f"{len(listed) - len(wrong)} of {len(listed)} as exported", "all", not wrong, detail)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import Any
 
 from fastft.data.tokenizer import TEMPLATE_DATE, ChatTokenizer
 from fastft.errors import ModelError
+from fastft.run_files import read_heldout
 
 MAX_TOKENS = 1024  # of one prompt with its answer; longer conversations are left out, to bound time and memory
 _ROOM_TO_ANSWER = 32  # tokens
@@ -96,11 +96,8 @@ def prompt_ids_now(probe: Probe, tokenizer: ChatTokenizer) -> list[int]:
 
 
 def _held_out(path: Path | None, tokenizer: ChatTokenizer, samples: int) -> Iterator[Probe]:
-    if path is None or not path.is_file():
-        return
     taken = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        row = json.loads(line)
+    for number, row in enumerate(read_heldout(path), 1):
         if taken < samples and (text := row.get("text")):
             taken += 1
             yield _text_probe(f"held-out {number}", text, tokenizer)

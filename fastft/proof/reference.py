@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from fastft.proof.measure import Measured, as_reference, measure_against, measur
 from fastft.proof.probes import MAX_TOKENS, Probe, load_probes
 from fastft.proof.scores import Comparison
 from fastft.proof.weights import WeightReport, compare_weights
+from fastft.run_files import read_export
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,5 +167,5 @@ class Transformers:
 def _merged_dtype(exports: Path) -> DtypeName:
     """The 16-bit type the exports were made in, as their export.json says."""
     for path in sorted(exports.glob("*/export.json")):
-        return json.loads(path.read_text(encoding="utf-8"))["made_from"]["dtype"]
+        return read_export(path.parent)["made_from"].get("dtype", "bfloat16")
     return "bfloat16"

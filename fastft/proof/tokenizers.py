@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from fastft.proof.checks import facts_check, ids_check, text_check
 from fastft.proof.reference import Reference
 from fastft.proof.result import Check
+from fastft.run_files import read_generation
 
 
 def tokenizer_checks(reference: Reference, folder: Path) -> Iterator[Check]:
@@ -19,7 +19,7 @@ def tokenizer_checks(reference: Reference, folder: Path) -> Iterator[Check]:
 
     trained = reference.tokenizer
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         yield Check("tokenizer loads", "no", "yes", False, str(error).strip().splitlines()[0])
         return
@@ -50,7 +50,7 @@ def _rendered(reference: Reference, loaded: Any) -> list[tuple[str, str, str]]:
 def _special_tokens(reference: Reference, loaded: Any, folder: Path) -> list[tuple[str, object, object, bool]]:
     trained = reference.tokenizer
     path = folder / "generation_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = read_generation(path) if path.is_file() else {}
     stops = settings.get("eos_token_id")
     stops = stops if isinstance(stops, list) else [stops]
     facts: list[tuple[str, object, object, bool]] = [

@@ -38,7 +38,7 @@ def refuse_traps(value: Any, annotation: Any) -> Any:
     "None" is Python's null, not YAML's.
     """
     kinds = tuple(flatten(annotation))
-    if isinstance(value, bool) and bool not in kinds:
+    if isinstance(value, bool) and bool not in kinds and not any(value is choice for choice in choices(annotation)):
         if value is False and "no" in choices(annotation):
             return "no"
         raise fault("", hint="Put a text that looks like a boolean in quotes." if str in kinds else "")
@@ -105,6 +105,14 @@ def check_init_lora_weights(value: Any) -> Any:
     name = value.partition("_niter_")[0] if isinstance(value, str) else ""
     near = nearest(str(value), START)
     raise fault("", hint=_NO_START.get(name) or (f"Did you mean {near}?" if near else ""))
+
+
+def check_trust(value: Any) -> Any:
+    """False, or the name and revision of the code that may run: a commit, or the sha256 of a folder's Python files."""
+    if value is False or (isinstance(value, str) and re.fullmatch(r"\S+@([0-9a-f]{40}|[0-9a-f]{64})", value)):
+        return value
+    hint = "It is said what may run: leave it out, and where the model needs code of its own, check tells its revision"
+    raise fault("", hint=hint)
 
 
 def check_columns(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from fastft.recipe.batch_rules import BATCH_RULES
 from fastft.recipe.clash import Clash, Given
+from fastft.recipe.code_rules import CODE_RULES
 from fastft.recipe.comfort_rules import COMFORT_RULES
 from fastft.recipe.data_rules import DATA_RULES
 from fastft.recipe.describe import shown
@@ -238,4 +239,5 @@ RULES: tuple[Callable[[Given], Iterator[Clash]], ...] = (
     *TEXT_RULES,
     *ONLINE_RULES,
     *BATCH_RULES,
+    *CODE_RULES,
 )

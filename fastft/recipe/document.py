@@ -16,7 +16,9 @@ from fastft.recipe.suggest import nearest
 KeyPath = tuple[str | int, ...]
 
 MISSING = object()
-_MOST_BYTES = 1_000_000
+_MOST_BYTES = 250_000
+_MOST_VALUES = 20_000  # with aliases written out: nine lines of them can stand for a billion values
+_MOST_DEPTH = 40
 _YAML_HINTS = (
     ("cannot start any token", "YAML indents with spaces, never tabs; a text that begins with @, ` or % needs quotes."),
     ("mapping values are not allowed", "A text with `: ` in it needs quotes; else the indentation is off here."),
@@ -94,6 +96,8 @@ def read_file(path: Path) -> Document:
         raise _syntax_error(path, error) from error
     except RecursionError as error:
         raise RecipeError(f"{path} is nested too deeply to be a recipe") from error
+    except ValueError as error:  # PyYAML's own, for an escape of no character
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
     if root is None:
         raise RecipeError(f"{path} is empty", hint="Start from recipes/qlora_chat.yaml: copy it and edit it.")
     if not isinstance(root, yaml.MappingNode):
@@ -102,7 +106,10 @@ def read_file(path: Path) -> Document:
             f"{path}:{root.start_mark.line + 1}: the recipe is {kind}; expected sections such as `model:` and `data:`"
         )
     document = Document(path.name, {}, {}, path, path.resolve().parent)
-    document.tree = _NodeReader(document).value(root, ())
+    try:
+        document.tree = _NodeReader(document).value(root, ())
+    except ValueError as error:
+        raise RecipeError(f"{path} {error}") from error
     return document
 
 
@@ -122,12 +129,19 @@ def from_mapping(values: Mapping[str, Any], folder: Path | None = None) -> Docum
     return Document("recipe", plain(values), {}, folder=folder)
 
 
-def plain(value: Any) -> Any:
-    """Nested mappings and sequences as dicts and lists, copied, so that overrides never reach the caller's own."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """Nested mappings and sequences as dicts and lists, copied, so that overrides never reach the caller's own.
+
+    Raises RecipeError for what no file could hold: too deep a nesting (or one that holds itself), halves of characters.
+    """
+    if depth > _MOST_DEPTH:
+        raise RecipeError("the recipe is nested too deeply to be one, or holds itself")
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {plain(key, depth + 1): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, str) and (half := yaml_text.HALF.search(value)):
+        raise RecipeError(f"the recipe holds U+{ord(half[0]):04X}, half of a character: {value[:40]!r}")
     return str(value) if isinstance(value, Path) else value
 
 
@@ -140,8 +154,10 @@ def _read_text(path: Path) -> str:
     if path.is_dir():
         raise RecipeError(f"{path} is a folder; expected a recipe file", hint=_recipes_in(path))
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise RecipeError(f"{path} has {path.stat().st_size:,} bytes; that is no recipe")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise RecipeError(f"{path} has {size:,} bytes; that is no recipe")
+        if not path.is_file():  # reading a pipe or a device may never end
+            raise RecipeError(f"{path} is a pipe or a device; expected a recipe file")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(f"there is no recipe at {path}", hint=_recipes_near(path)) from None
@@ -185,8 +201,15 @@ class _NodeReader:
     def __init__(self, document: Document) -> None:
         self.document = document
         self._open: set[int] = set()  # nodes being read, to stop at an alias of one of them
+        self._values = 0
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
+        """The node's value. Raises ValueError for more, or deeper ones, than a recipe can have."""
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise ValueError(f"holds more than {_MOST_VALUES:,} values; that is no recipe")
+        if len(path) > _MOST_DEPTH:
+            raise ValueError("is nested too deeply to be a recipe")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if id(node) in self._open:
@@ -200,7 +223,7 @@ class _NodeReader:
         made: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key, here = key_node.value, self._place(key_node)
-            if not isinstance(key_node, yaml.ScalarNode) or not key:
+            if not isinstance(key_node, yaml.ScalarNode) or not key or yaml_text.HALF.search(key):
                 where = f"{here.text} {dotted(path)}".rstrip()
                 self.document.faults.append((here, Fault(where, "a key that is no text", "keys that are plain words")))
             elif key in made:

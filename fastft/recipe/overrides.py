@@ -28,8 +28,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
             continue
         try:
             value = _parse(text)
-        except (yaml.YAMLError, ValueError) as error:
-            problem = getattr(error, "problem", None) or error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
             hint = "Quote it for the shell and for YAML, e.g. 'section.key=\"a: b\"'"
             document.faults.append((place, Fault(place.text, f"the value is not valid YAML ({problem})", "", hint)))
             continue

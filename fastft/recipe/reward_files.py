@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from fastft.errors import RecipeError
+from fastft.reading import read_text, read_yaml
 from fastft.recipe.describe import quoted
 from fastft.recipe.document import MISSING, Document, KeyPath, reach
 from fastft.recipe.rewards_section import RewardSection
@@ -66,8 +68,11 @@ def defined_in(finder: Finder, path: KeyPath, file: Path, name: str, wanted: str
     Read, not run: people's code runs when training does.
     """
     try:
-        defined = names_in(file.read_text(encoding="utf-8"), str(file))
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+        defined = names_in(read_text(file, RecipeError), str(file))
+    except RecipeError as error:
+        finder.refuse(path, error.message, wanted)
+        return None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f" at line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         finder.refuse(path, f"{file} is no valid Python{line}: {getattr(error, 'msg', error)}", wanted)
         return None
@@ -107,6 +112,4 @@ def _run(finder: Finder, path: KeyPath, text: str) -> str:
 
 
 def _method_of(run: Path) -> str:
-    import yaml
-
-    return str(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")).get("method"))
+    return str(read_yaml(run / "recipe.yaml", RecipeError).get("method"))

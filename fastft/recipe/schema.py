@@ -19,6 +19,7 @@ from pydantic import (
 
 from fastft.errors import Fault
 from fastft.recipe import checks, yaml_text
+from fastft.recipe.bad_steps_section import BadStepsSection
 from fastft.recipe.comfort_sections import EarlyStoppingSection, check_learning_rates
 from fastft.recipe.data_section import DataSection
 from fastft.recipe.export_section import ExportSection
@@ -56,7 +57,11 @@ class ModelSection(Section):
     )
     dtype: Dtype | None = Field(default=None, description="Compute type; null takes bfloat16 where the device has it.")
     revision: NonEmpty | None = Field(default=None, description="Branch, tag or commit of the model on the Hub.")
-    trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model.")
+    trust_remote_code: Annotated[Literal[False] | str, PlainValidator(checks.check_trust)] = Field(
+        default=False,
+        description="Run Python code that comes with the model: NAME@REVISION of exactly that code, as check tells it.",
+        json_schema_extra={"expected": "false, or NAME@REVISION"},
+    )
 
 
 class LoraSection(Section):
@@ -169,6 +174,10 @@ class Recipe(Section):
     early_stopping: EarlyStoppingSection | None = Field(
         default=None, description="Training ends where evaluations no longer improve; null = it doesn't."
     )
+    bad_steps: BadStepsSection = Field(
+        default_factory=lambda: BadStepsSection.model_validate({}),
+        description="What is done about a loss that is no number, a spike of it, or a step with nothing supervised.",
+    )
     callbacks: Annotated[tuple[NonEmpty, ...], BeforeValidator(checks.one_or_many)] = Field(
         default=(),
         description="TrainerCallbacks of your own, called at every step: a list of file.py:Name, class or instance.",
@@ -215,6 +224,8 @@ class Recipe(Section):
         for key in ("learning_rates", "early_stopping", "callbacks"):
             if not values[key]:
                 del values[key]
+        if self.bad_steps == BadStepsSection():
+            del values["bad_steps"]
         method = find_method(self.method)
         learned = method.kind == "conversation" and not method.texts  # there are answers to compare
         if self.data.eval_split is None or (not learned and self.evaluation.samples):

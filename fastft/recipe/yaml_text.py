@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 _TAG = "tag:yaml.org,2002:"
+_MOST_DIGITS = 400  # of a whole number; the largest float has 309
+HALF = re.compile("[\ud800-\udfff]")  # of a pair of surrogates, which an escape can write and no file can hold
 _RESOLVERS = (
     ("null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
@@ -65,8 +67,11 @@ def dump(value: Any) -> str:
 
 
 def scalar(node: yaml.ScalarNode) -> Any:
-    """The value of a scalar. Raises ValueError for a tag a recipe has no use for (`!!python/…`, `!include`)."""
+    """The value of a scalar. Raises ValueError for a tag a recipe has no use for (`!!python/…`, `!include`), and for
+    what isn't the number its tag says."""
     kind, text = node.tag.removeprefix(_TAG), node.value
+    if half := HALF.search(text):
+        raise ValueError(f"U+{ord(half[0]):04X}, half of a character")
     if kind == "str":
         return text
     if kind == "null":
@@ -74,6 +79,8 @@ def scalar(node: yaml.ScalarNode) -> Any:
     if kind == "bool" and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if kind == "int":
+        if len(text) > _MOST_DIGITS:  # Python refuses to print such numbers, and takes long to read them
+            raise ValueError(f"a number of {len(text):,} digits")
         return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
     if kind == "float":
         return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))

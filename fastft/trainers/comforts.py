@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from fastft import backend
 from fastft.errors import TrainingError
-from fastft.files import write_text
+from fastft.lines import append_lines, keep_until
 from fastft.trackers import recipe_callback
 from fastft.trainers.measuring import aside
 
@@ -119,9 +118,7 @@ def sample_callback(section: EvaluationSection, run: Run, tokenizer: ChatTokeniz
     class SampleCallback(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             """Steps after the checkpoint that a run goes on from will be taken again."""
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            write_text(path, "".join(f"{line}\n" for line in kept))
+            keep_until(path, state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             if state.global_step % every:
@@ -129,10 +126,8 @@ def sample_callback(section: EvaluationSection, run: Run, tokenizer: ChatTokeniz
             model = kwargs["model"]
             with aside(model), backend.answering(model):
                 texts = answer(model, tokenizer, ids, section.max_new_tokens)
-            with path.open("a", encoding="utf-8") as file:
-                for prompt, text in zip(section.prompts, texts, strict=True):
-                    sample = {"step": state.global_step, "prompt": prompt, "answer": text}
-                    file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+            answers = zip(section.prompts, texts, strict=True)
+            append_lines(path, *({"step": state.global_step, "prompt": p, "answer": text} for p, text in answers))
             turn = state.global_step // every % len(ids)
             shown = f"  step {state.global_step} › {section.prompts[turn]} … {' '.join(texts[turn].split())[:200]}"
             console.print(shown, style="dim", markup=False, highlight=False)

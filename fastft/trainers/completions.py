@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastft.files import write_text
+from fastft.lines import append_lines, keep_until
 
 
 class CompletionLog:
@@ -29,37 +28,18 @@ class CompletionLog:
             keep_until(self.path, done)
             self._begun = True
         totals = (rewards * weights.to(rewards.device)).nansum(dim=1).tolist()
-        lines = [
-            json.dumps(
+        answers = zip(prompts, completions, rewards.tolist(), totals, strict=True)
+        append_lines(
+            self.path,
+            *(
                 {"step": done + 1, "prompt": prompt, "completion": _said(completion)}
-                | {"rewards": self._named(values), "reward": total},
-                ensure_ascii=False,
-                default=str,
-            )
-            for prompt, completion, values, total in zip(prompts, completions, rewards.tolist(), totals, strict=True)
-        ]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(line + "\n" for line in lines))
+                | {"rewards": self._named(values), "reward": total}
+                for prompt, completion, values, total in answers
+            ),
+        )
 
     def _named(self, values: Sequence[float]) -> dict[str, float | None]:
         return {n: None if math.isnan(v) else v for n, v in zip(self._names, values, strict=True)}
-
-
-def keep_until(path: Path, step: int) -> None:
-    """Leave the answers of the first `step` steps. A line that a kill cut off goes too."""
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if _step(line) <= step]
-    if len(kept) != len(lines):
-        write_text(path, "".join(line + "\n" for line in kept))
-
-
-def _step(line: str) -> float:
-    try:
-        return int(json.loads(line)["step"])
-    except ValueError:
-        return math.inf
 
 
 def _said(completion: Any) -> Any:

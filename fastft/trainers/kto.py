@@ -77,13 +77,12 @@ def build_trainer(job: Job) -> Any:
     rows = judged_dataset(data.train, data.train_conversations)
     with refusals():
         args = KTOConfig(**job.config())
+        a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         trainer = fed_with_ids(KTOTrainer)(
             model=job.model,
             args=args,
             # TRL takes the rows in this order, and sets are often sorted by label: then no batch would have both.
-            train_dataset=rows.select(
-                feeding_order(data.train.lengths(), rows["label"], args.per_device_train_batch_size, args.seed)
-            ),
+            train_dataset=rows.select(feeding_order(data.train.lengths(), rows["label"], a_step, args.seed)),
             eval_dataset=judged_dataset(data.evaluation, data.evaluation_conversations)
             if len(data.evaluation)
             else None,
@@ -97,7 +96,7 @@ def build_trainer(job: Job) -> Any:
     return trainer
 
 
-def feeding_order(lengths: Sequence[int], labels: Sequence[bool], batch_size: int, seed: int) -> list[int]:
+def feeding_order(lengths: Sequence[int], labels: Sequence[bool], a_step: int, seed: int) -> list[int]:
     """Rows by chance, those of similar lengths together: a batch is padded to its longest.
 
     Similar among the wanted and among the unwanted answers: where these are the shorter ones, a batch has both still.
@@ -107,7 +106,7 @@ def feeding_order(lengths: Sequence[int], labels: Sequence[bool], batch_size: in
         rows = sorted((row for row, known in enumerate(labels) if known is label), key=lambda row: lengths[row])
         for place, row in enumerate(rows):
             places[row] = place / len(rows)
-    return grouped_order(places, batch_size, seed)
+    return grouped_order(places, a_step, seed)
 
 
 def fed_with_ids(trainer: type[Any]) -> type[Any]:

@@ -8,25 +8,25 @@ from typing import Any
 
 from fastft.errors import TrainingError
 
-_BATCHES_SORTED = 50  # that many batches' rows are sorted at a time, as transformers does: the rest stays chance
+_STEPS_SORTED = 50  # that many steps' rows are sorted at a time, as transformers does: the rest stays chance
 
 
-def grouped_order(lengths: Sequence[float], batch_size: int, seed: int) -> list[int]:
-    """Every row once: rows of a batch have similar lengths, and batches come in an order by chance.
+def grouped_order(lengths: Sequence[float], a_step: int, seed: int) -> list[int]:
+    """Every row once: the `a_step` rows of a step have similar lengths, and steps come in an order by chance.
 
-    The batch with the longest row comes first, so that memory runs out at once if it does at all. The same `seed`
-    gives the same order. transformers' LengthGroupedSampler leaves batches sorted from long to short, and draws from
-    torch's own random state, which is another one after a resume.
+    The step with the longest row comes first, so that memory runs out at once if it does at all. The same `seed`
+    gives the same order, in however many micro-batches a step is computed. transformers' LengthGroupedSampler leaves
+    batches sorted from long to short, and draws from torch's own random state, another one after a resume.
     """
     chance = random.Random(seed)
     rows = list(range(len(lengths)))
     chance.shuffle(rows)
-    size = _BATCHES_SORTED * batch_size
+    size = _STEPS_SORTED * a_step
     batches: list[list[int]] = []
     for start in range(0, len(rows), size):
         near = sorted(rows[start : start + size], key=lambda row: -lengths[row])
-        batches += [near[at : at + batch_size] for at in range(0, len(near), batch_size)]
-    rest = [batches.pop()] if batches and len(batches[-1]) < batch_size else []  # a batch that isn't full stays last
+        batches += [near[at : at + a_step] for at in range(0, len(near), a_step)]
+    rest = [batches.pop()] if batches and len(batches[-1]) < a_step else []  # a step that isn't full stays last
     chance.shuffle(batches)
     longest = max(range(len(batches)), key=lambda at: max(lengths[row] for row in batches[at]), default=0)
     batches[:1], batches[longest : longest + 1] = batches[longest : longest + 1], batches[:1]
@@ -40,7 +40,8 @@ def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
             f"the trainer would feed {len(trainer.train_dataset):,} rows, and {len(lengths):,} were prepared",
             hint="This is a fault of fastft with this version of TRL or Unsloth; the run's train.log may say more.",
         )
-    sampler = _sampler(lengths, int(trainer.args.train_batch_size), int(trainer.args.seed))
+    a_step = int(trainer.args.train_batch_size) * int(trainer.args.gradient_accumulation_steps)
+    sampler = _sampler(lengths, a_step, int(trainer.args.seed))
     trainer._get_train_sampler = lambda *_: sampler
 
 
@@ -49,7 +50,7 @@ def row_lengths(lengths: Sequence[int], width: int) -> list[int]:
     return [max(lengths[start : start + width]) for start in range(0, len(lengths), width)]
 
 
-def _sampler(lengths: Sequence[int], batch_size: int, seed: int) -> Any:
+def _sampler(lengths: Sequence[int], a_step: int, seed: int) -> Any:
     from torch.utils.data import Sampler
 
     class GroupedByLength(Sampler[int]):
@@ -62,6 +63,6 @@ def _sampler(lengths: Sequence[int], batch_size: int, seed: int) -> Any:
             return len(lengths)
 
         def __iter__(self) -> Iterator[int]:
-            return iter(grouped_order(lengths, batch_size, seed + self.epoch))
+            return iter(grouped_order(lengths, a_step, seed + self.epoch))
 
     return GroupedByLength()

@@ -248,6 +248,22 @@ def test_unchanged_data_is_found_again_and_equal(qwen: ChatTokenizer, tmp_path: 
     assert again.audit == first.audit
 
 
+@pytest.mark.parametrize("file", ["examples.arrow", "conversations.arrow", "train.npy", "audit.json", "sha256.json"])
+def test_a_damaged_entry_is_made_anew(
+    qwen: ChatTokenizer, tmp_path: Path, kept: Path, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(50))
+    first = prepare(path, qwen, eval_split=5)
+    (entry,) = kept.iterdir()
+    data = bytearray((entry / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (entry / file).write_bytes(data)
+    assert prepare(path, qwen, eval_split=5) == first
+    assert "is damaged, so it is prepared again" in caplog.text
+    assert prepare(path, qwen, eval_split=5) == first
+    assert (entry / file).read_bytes() != bytes(data)
+
+
 @pytest.mark.parametrize("change", ["rows", "seed", "max_length", "option", "template"])
 def test_whatever_is_changed_is_prepared_anew(qwen: ChatTokenizer, tmp_path: Path, kept: Path, change: str) -> None:
     path = write(tmp_path / "d.jsonl", pairs(20))

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from fastft.data.readers import kind_of, read_file
 from fastft.data.rows import Row
 from fastft.errors import DatasetError, Fault
+from tests.data.reading import read_rows
 
 GOOD = {"text": "fine"}
 LINE = json.dumps(GOOD).encode()
@@ -304,3 +306,44 @@ def test_memory_is_flat_in_the_number_of_rows(tmp_path: Path, name: str) -> None
     rows, megabytes = map(int, done.stdout.split())
     assert rows == 200_000
     assert megabytes < 50
+
+
+def _refused(path: Path) -> DatasetError:
+    with pytest.raises(DatasetError) as caught:
+        read_rows(path)
+    return caught.value
+
+
+def test_a_line_longer_than_any_row_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fastft.data.readers.opening as opening
+
+    monkeypatch.setattr(opening, "MOST_LINE", 1 << 20)
+    for name in ("a.jsonl", "a.csv"):
+        (tmp_path / name).write_text('{"text": "x"}\n' + "y" * (1 << 20) + "yy\n")
+        assert f"{name}:2: the line is longer than 1 MB" in _refused(tmp_path / name).message
+
+
+def test_pipes_devices_and_files_of_zeros_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    with (tmp_path / "holes.jsonl").open("wb") as file:
+        file.truncate(5 << 30)
+    assert "is a pipe or a device" in _refused(tmp_path / "pipe.jsonl").message
+    assert "is a pipe or a device" in _refused(tmp_path / "zero.csv").message
+    assert "no text but zeros" in _refused(tmp_path / "holes.jsonl").message
+
+
+def test_a_list_that_takes_more_than_the_free_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_text('[{"text": "' + "x" * 1000 + '"}]')
+    assert len(read_rows(tmp_path / "a.json")) == 1
+    monkeypatch.setattr("fastft.host_memory.free_memory", lambda: 3000)
+    error = _refused(tmp_path / "a.json")
+    assert error.message == "a.json holds more than there is memory to read at once"
+    assert ".jsonl" in error.hint
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    for name in ("x" * 300 + ".jsonl", "a\0b.jsonl"):
+        assert "no such file" in _refused(tmp_path / name).message

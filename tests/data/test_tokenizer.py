@@ -135,7 +135,7 @@ def test_folders_without_a_usable_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a tokenizer"):
         ChatTokenizer.load(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(ModelError, match="not a JSON object"):
+    with pytest.raises(ModelError, match="not an object with keys"):
         ChatTokenizer.load(tmp_path)
 
 

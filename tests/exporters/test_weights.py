@@ -54,3 +54,37 @@ def test_what_is_no_safetensors_file_is_named(tmp_path: Path, content: bytes) ->
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ExportError, match="no whole safetensors file"):
         SafetensorsFolder.model(tmp_path)
+
+
+_FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"a": _FLOATS, "b": {**_FLOATS, "data_offsets": [4, 12]}}, "b lies in the bytes of a"),
+        ({"a": {**_FLOATS, "data_offsets": [8, 0]}}, "lies in the bytes of none"),
+        ({"a": {**_FLOATS, "data_offsets": [0, 10**18]}}, "ends inside the tensor a"),
+        ({"a": {**_FLOATS, "data_offsets": [-8, 0]}}, "a.data_offsets.0"),
+        ({"a": {**_FLOATS, "data_offsets": [0]}}, "a.data_offsets"),
+        ({"a": {**_FLOATS, "shape": [-2]}}, "a.shape.0"),
+        ({"a": {**_FLOATS, "shape": [3]}}, "does not fit its shape"),
+        ({"a": {**_FLOATS, "dtype": "F3"}}, "of the type F3, which can't be read"),
+        ({"a": [1]}, "can't be read: a"),
+        ([1], "holds a list"),
+    ],
+)
+def test_a_header_that_lies_is_refused(tmp_path: Path, header: object, words: str) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    with pytest.raises(ExportError) as caught:
+        SafetensorsFolder.model(tmp_path)
+    assert words in caught.value.message
+    assert "model.safetensors" in caught.value.message
+
+
+@pytest.mark.parametrize("length", [2**64 - 1, 2**63, 10**10])
+def test_a_header_that_claims_gigabytes_is_not_read(tmp_path: Path, length: int) -> None:
+    (tmp_path / "model.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}")
+    with pytest.raises(ExportError, match=f"claims {length:,} bytes"):
+        SafetensorsFolder.model(tmp_path)

@@ -98,7 +98,10 @@ def test_disk_by_what_it_is_for() -> None:
     export = {"formats": ["merged_16bit", "gguf"], "quantization_method": ["q8_0", "q4_k_m"]}
     plan = make_plan(LLAMA_8B, recipe(export=export), ARGUMENTS, WORK, CARDS["H100"])
     assert plan.disk["adapter"] == pytest.approx(4 * 41_943_040, rel=0.2)
-    assert plan.disk["checkpoints"] == pytest.approx(3 * 6 * 41_943_040, rel=0.1)  # two that are kept and the next one
+    assert plan.disk["checkpoints"] == pytest.approx(2 * 6 * 41_943_040, rel=0.1)  # two are kept
+    assert plan.disk["next checkpoint"] == plan.disk["checkpoints"] / 2
+    best = make_plan(LLAMA_8B, recipe(), {**ARGUMENTS, "load_best_model_at_end": True}, WORK, CARDS["H100"])
+    assert best.disk["checkpoints"] == 3 * plan.disk["next checkpoint"]  # and the best one
     assert plan.disk["export merged_16bit"] == 2 * LLAMA_8B.parameters
     assert plan.disk["export gguf-q8_0"] == pytest.approx(8.54e9, rel=0.05)  # Meta-Llama-3.1-8B Q8_0: 8.54 GB
     assert plan.disk["export gguf-q4_k_m"] == pytest.approx(4.92e9, rel=0.1)  # Q4_K_M: 4.92 GB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,15 @@ UNREADABLE = [
     (b"ok: 1\nname: M\xfcller\n", ":2: not UTF-8 text (byte 0xfc)", "Save the file as UTF-8"),
     ("model: {}\n".encode("utf-16"), ":1: not UTF-8 text (byte 0xff)", "Save the file as UTF-8"),
     (b"[" * 5000, " is nested too deeply to be a recipe", ""),
-    (b"#" * 1_000_001, " has 1,000,001 bytes; that is no recipe", ""),
+    (b"#" * 250_001, " has 250,001 bytes; that is no recipe", ""),
+    (
+        b"a0: &a0 [x]\n"
+        + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 30)),
+        " holds more than 20,000 values; that is no recipe",
+        "",
+    ),
+    (b"{a: " * 60 + b"}" * 60, " is nested too deeply to be a recipe", ""),
+    (b'a: "\\U0011ffff"\n', ": not valid YAML: chr() arg not in range(0x110000)", ""),
 ]
 
 
@@ -88,3 +97,17 @@ def test_aliases_are_followed(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(VALID + "training:\n  seed: &s 7\n  data_seed: *s\n")
     assert load_recipe(path).training == {"seed": 7, "data_seed": 7}
+
+
+def test_a_pipe_or_a_device_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "recipe.yaml")
+    for path in (tmp_path / "recipe.yaml", Path("/dev/zero")):
+        assert refused(path).message == f"{path} is a pipe or a device; expected a recipe file"
+
+
+def test_numbers_and_texts_that_nothing_can_hold_are_faults_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(VALID + "training:\n  seed: " + "9" * 5000 + '\n  run_name: "\\ud800"\n')
+    told = [str(fault) for fault in refused(path).faults]
+    assert any("training.seed: found a number of 5,000 digits" in line for line in told), told
+    assert any("training.run_name: found U+D800, half of a character" in line for line in told), told

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastft.data.readers.opening import magic_kind
+from fastft.data.readers.opening import magic_kind, require_plain_file
 from fastft.data.rows import Row
 from fastft.errors import DatasetError, Fault
 
@@ -70,8 +70,11 @@ def _readable(path: Path, name: str, wanted: str) -> Iterator[None]:
     """Whatever pyarrow can't read, as one DatasetError. It refuses broken files as OSError or ArrowException."""
     import pyarrow
 
+    require_plain_file(path, name)
     try:
         yield
+    except MemoryError as error:
+        raise DatasetError(f"{name} claims more than there is memory for", hint="It may be damaged.") from error
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = magic_kind(_head(path)) if path.is_file() else ""
         found = f"it is {kind}" if kind and not kind.startswith(wanted) else (str(error).splitlines() or [""])[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastft.data.readers.json_files import NUL, UTF8_HINT, bad_byte, empty
-from fastft.data.readers.opening import open_bytes
+from fastft.data.readers.opening import MOST_LINE, lines, open_bytes
 from fastft.data.rows import Row
 from fastft.errors import DatasetError, Fault
 
@@ -29,12 +29,12 @@ def read_tsv(path: Path, name: str) -> Iterator[Row | Fault]:
 
 
 def _delimited(path: Path, name: str, delimiter: str, called: str) -> Iterator[Row | Fault]:
-    csv.field_size_limit(2**31 - 1)  # a document in one cell may be longer than the module's default of 128 KiB
+    csv.field_size_limit(MOST_LINE)  # a document in one cell may be longer than the module's default of 128 KiB
     with open_bytes(path, name) as file:
         # Bytes that are not UTF-8 come out as lone surrogates, so that they can be told with their line.
         text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
         kind = "TSV" if delimiter == "\t" else "CSV"
-        records = _records(csv.reader(text, delimiter=delimiter, strict=True), name, kind)
+        records = _records(csv.reader(lines(text, name), delimiter=delimiter, strict=True), name, kind)
         header = _header(name, next(records, None), called)
         for line, record in records:
             yield record if isinstance(record, Fault) else _row(f"{name}:{line}", header, record)

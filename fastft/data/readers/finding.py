@@ -8,6 +8,7 @@ from glob import has_magic
 from pathlib import Path
 
 from fastft.data.readers import READERS, kind_of, known_kinds, unknown_kind
+from fastft.data.readers.opening import require_plain_file
 from fastft.errors import DatasetError
 
 # Splits that hold rows out: a folder's other files are not to be trained on by taking "all of them".
@@ -16,6 +17,14 @@ HELD_OUT = ("val", "valid", "validation", "dev", "eval", "test")
 _ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _SHOWN = 8
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at `path`; not where that is no possible path: too long, or with a NUL."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def is_glob(text: str) -> bool:
@@ -38,10 +47,11 @@ def find_files(path: Path, split: str = "train") -> list[Path]:
     A folder's files of a split are `train.jsonl`, its shards `train-00000-of-00002.parquet`, else `train.dpo.jsonl`, or
     those in a folder `train`. A folder without names of splits is read whole. Raises DatasetError saying what is there.
     """
-    if path.is_dir():
-        return _in_folder(path, split)
-    if path.exists():
+    if is_there(path):
+        if path.is_dir():
+            return _in_folder(path, split)
         _require_known([path])
+        require_plain_file(path, str(path))
         return [path]
     if not is_glob(str(path)):
         hint = f"data.path is a local file ({known_kinds()}), a folder, a glob or a Hub id."

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fastft.data.readers.opening import BYTE_ORDER_MARK, open_bytes
+from fastft.data.readers.opening import BYTE_ORDER_MARK, MOST_LINE, lines, open_bytes, too_large, whole
 from fastft.data.rows import Row
 from fastft.errors import DatasetError, Fault
 
@@ -42,18 +42,18 @@ _LENIENT = json.JSONDecoder()
 def read_jsonl(path: Path, name: str) -> Iterator[Row | Fault]:
     """One object a line; blank lines are passed over."""
     with open_bytes(path, name) as file:
-        yield from _json_lines(file, name)
+        yield from _json_lines(lines(file, name), name)
 
 
 def read_json(path: Path, name: str) -> Iterator[Row | Fault]:
     """A list of objects, an object with one such list, or JSON Lines under a .json name."""
     with open_bytes(path, name) as file:
-        first = file.readline()
-        begun = [first, *_to_next_filled(file)] if _is_object(first) else [first]
+        first = file.readline(MOST_LINE)
+        begun = [first, *_to_next_filled(file, name)] if _is_object(first) else [first]
         if len(begun) > 1 and not begun[-1].isspace():
-            yield from _json_lines(chain(begun, file), name)
+            yield from _json_lines(chain(begun, lines(file, name)), name)
             return
-        text = decoded(b"".join([*begun, file.read()]), name)
+        text = decoded(whole(begun, file, name), name)
     try:
         yield from _whole(text, name)
     except json.JSONDecodeError as error:
@@ -62,6 +62,8 @@ def read_json(path: Path, name: str) -> Iterator[Row | Fault]:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{name}: {error}", hint=_REPAIR) from error
+    except MemoryError as error:
+        raise too_large(name) from error
 
 
 def decoded(data: bytes, name: str) -> str:
@@ -131,8 +133,8 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _to_next_filled(file: BinaryIO) -> Iterator[bytes]:
-    for line in file:
+def _to_next_filled(file: BinaryIO, name: str) -> Iterator[bytes]:
+    for line in lines(file, name):
         yield line
         if not line.isspace():
             return

@@ -1,0 +1,205 @@
+"""Steps that must not be learned from: a loss or gradient that is no number, a spike, nothing supervised.
+
+They are found before the optimizer moves a weight. Training stops there, or goes on without the step, as the recipe
+says; the step's batch is kept and its rows are named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import quantiles
+from typing import TYPE_CHECKING, Any
+
+from fastft.data.conversation import Example
+from fastft.errors import TrainingError
+from fastft.trainers.completions import keep_until
+
+if TYPE_CHECKING:
+    from fastft.recipe.bad_steps_section import BadStepsSection
+
+FOLDER = "bad_batches"
+LIST = "steps.jsonl"
+_NAMED = 5  # rows named in a message
+_WINDOW = 64  # finite losses that a spike is judged by
+_LEAST = 16  # of them, before which nothing is called a spike
+_OVER = 1.0  # nats above the median that a spike has at least
+_KEPT = 20  # batches of spikes that are only told
+_STATE = "fastft_losses"  # under which the window lies in a checkpoint's trainer_state.json
+
+
+@dataclass(slots=True)
+class BadSteps:
+    """Looks at a trainer's steps. `examples` are the training rows, in any order; batches are kept in `folder`."""
+
+    section: BadStepsSection
+    examples: Sequence[Example]
+    folder: Path
+    tell: Callable[[str], None]
+    skipped: int = 0
+    _in_a_row: int = 0
+    _fed: list[dict[str, Any]] = field(default_factory=list)
+    _losses: list[Any] = field(default_factory=list)
+    _sums: bool = False  # the micro-batches' losses add up to the step's, rather than average
+    _norm: Any = None
+    _window: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+
+    def attach(self, trainer: Any) -> None:
+        """Look at every step of `trainer` from now on."""
+        compute_loss, grad_norm = trainer.compute_loss, trainer._get_grad_norm
+
+        def watched(model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+            fed = {k: v for k, v in inputs.items() if hasattr(v, "numel")} if isinstance(inputs, Mapping) else {}
+            found = compute_loss(model, inputs, *rest, **options)
+            if model.training:
+                self._fed.append(fed)
+                self._losses.append((found[0] if isinstance(found, tuple) else found).detach())
+                self._sums = options.get("num_items_in_batch") is not None and trainer.model_accepts_loss_kwargs
+            return found
+
+        def normed(*args: Any, **options: Any) -> Any:
+            self._norm = grad_norm(*args, **options)
+            return self._norm
+
+        trainer.compute_loss, trainer._get_grad_norm = watched, normed
+        trainer.add_callback(self._callback(trainer))
+
+    def _callback(self, trainer: Any) -> Any:
+        from transformers import TrainerCallback
+
+        watch = self
+
+        class BadStepsCallback(TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+                watch._window.extend(state.stateful_callbacks.get(_STATE, ()))
+                keep_until(watch.folder / LIST, state.global_step)
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+                watch._forget()
+
+            def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+                watch.look(state.global_step + 1, trainer, scaled=bool(args.fp16))
+                state.stateful_callbacks[_STATE] = list(watch._window)
+
+        return BadStepsCallback()
+
+    def look(self, step: int, trainer: Any, *, scaled: bool = False) -> None:
+        """Judge the step that is about to be taken. `scaled`: float16's scaler leaves out steps of infinite gradients.
+
+        Raises TrainingError where the recipe stops there.
+        """
+        losses = [float(loss) for loss in self._losses]
+        loss = sum(losses) / (1 if self._sums else max(1, len(losses)))
+        why, action = self._judged(losses, loss, scaled)
+        if math.isfinite(loss):
+            self._window.append(loss)
+        if why is None:
+            self._in_a_row = 0
+        elif action != "ignore":
+            self._act(f"{why} at step {step}", action, step, losses, trainer)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._fed, self._losses, self._norm = [], [], None
+
+    def _judged(self, losses: Sequence[float], loss: float, scaled: bool) -> tuple[str | None, str]:
+        """(what is wrong or None, what to do)."""
+        if bad := [one for one in losses if not math.isfinite(one)]:
+            return f"the loss is {bad[0]}", self.section.action
+        norm = None if self._norm is None else float(self._norm)
+        if norm is not None and not math.isfinite(norm) and not scaled:
+            return f"the gradients have a norm of {norm}", self.section.action
+        if self._fed and not any(_learns(fed) for fed in self._fed):
+            return "no token is supervised", self.section.action
+        if (usual := self._spike_above()) is not None and loss > usual:
+            return f"the loss is {loss:.3f}, a spike above {usual:.3f}", self.section.spike_action
+        return None, ""
+
+    def _spike_above(self) -> float | None:
+        """The loss from which one is a spike, None where too little is known.
+
+        The median of the last losses, and above it `spike_factor` times their interquartile range, one nat at least.
+        """
+        if len(self._window) < _LEAST:
+            return None
+        low, median, high = quantiles(self._window, n=4)
+        return median + max(_OVER, self.section.spike_factor * (high - low))
+
+    def _act(self, what: str, action: str, step: int, losses: Sequence[float], trainer: Any) -> None:
+        kept, rows = self._keep(step, losses, action), self._rows(losses)
+        named = ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
+        self._note({"step": step, "why": what, "action": action, "losses": losses, "rows": rows})
+        where = f"{what}, in a batch of {named or 'unknown rows'}" + (f"; the batch is kept in {kept}" if kept else "")
+        self._in_a_row += 1
+        if action == "skip" and self._in_a_row <= self.section.most_skipped:
+            for group in trainer.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+            self.skipped += 1
+            self.tell(f"{where}: the step is skipped")
+        elif action == "tell":
+            self.tell(where)
+        else:
+            several = f" ({self._in_a_row} bad steps in a row)" if action == "skip" else ""
+            raise TrainingError(where + several)
+
+    def _rows(self, losses: Sequence[float]) -> list[str]:
+        """Of the micro-batches whose loss is no number; where there is none, of all."""
+        bad = [fed for fed, loss in zip(self._fed, losses, strict=False) if not math.isfinite(loss)]
+        return [row for fed in bad or self._fed for row in rows_of(fed, self.examples)]
+
+    def _keep(self, step: int, losses: Sequence[float], action: str) -> Path | None:
+        """The step's micro-batches in one file; its tensors are called by micro-batch and name, as 0.input_ids."""
+        from safetensors.torch import save_file
+
+        path = self.folder / f"step-{step}.safetensors"
+        if action == "tell" and len(list(self.folder.glob("step-*"))) >= _KEPT:
+            return None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{n}.{name}": t for n, fed in enumerate(self._fed) for name, t in fed.items()}
+        save_file(
+            {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()},
+            path,
+            metadata={"step": str(step), "losses": json.dumps([repr(loss) for loss in losses])},
+        )
+        return path
+
+    def _note(self, fact: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fact["losses"] = [loss if math.isfinite(loss) else str(loss) for loss in fact["losses"]]
+        with (self.folder / LIST).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(fact) + "\n")
+
+
+def _learns(fed: Mapping[str, Any]) -> bool:
+    """Whether a batch has a token that its loss is about; a batch that doesn't say so has."""
+    labels = [value for name, value in fed.items() if name == "labels" or name.endswith("_labels")]
+    masks = [value for name, value in fed.items() if name == "completion_mask"]
+    told = [value != -100 for value in labels] or [value != 0 for value in masks]
+    return not told or any(bool(each.any()) for each in told)
+
+
+def rows_of(fed: Mapping[str, Any], examples: Sequence[Example]) -> list[str]:
+    """Where the documents of a batch are from: file and line of each that is one of `examples`."""
+    wanted = {tuple(ids) for ids in _documents(fed)}
+    return [example.place for example in examples if tuple(example.input_ids) in wanted]
+
+
+def _documents(fed: Mapping[str, Any]) -> Iterator[list[int]]:
+    for name, ids in fed.items():
+        if not name.endswith("input_ids"):
+            continue
+        mask = fed.get(name.replace("input_ids", "attention_mask"))
+        positions = fed.get("position_ids")
+        for row in range(len(ids)):
+            line = ids[row].tolist()
+            if mask is not None:
+                line = [token for token, real in zip(line, mask[row].tolist(), strict=True) if real]
+            starts = [0]
+            if positions is not None and mask is None:
+                starts = [at for at, position in enumerate(positions[row].tolist()) if position == 0] or [0]
+            yield from (line[start:end] for start, end in zip(starts, [*starts[1:], len(line)], strict=True))

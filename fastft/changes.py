@@ -1,0 +1,180 @@
+"""What of a recipe may be another when its run goes on: all that doesn't change what the steps so far have learned."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fastft.checkpoints import step_of, whole_checkpoint
+from fastft.errors import Fault, RecipeError
+from fastft.files import sha256_of, write_json, write_text
+from fastft.reading import read_yaml
+from fastft.run_files import read_start
+
+if TYPE_CHECKING:
+    from fastft.recipe.schema import Recipe
+    from fastft.run import Run
+
+_SECTIONS = ("export.", "evaluation.")  # of what is asked and made, not of what is learned
+_LONGER = ("training.max_steps", "training.num_train_epochs")
+_BESIDE = (
+    "save_steps", "save_total_limit", "logging_steps", "report_to", "run_name", "project", "trackio_space_id",
+    "disable_tqdm", "log_level",
+)  # fmt: skip
+_MAY = "export, evaluation, save_steps, save_total_limit, logging_steps, report_to, and more max_steps or epochs may"
+_NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One key of a recipe, what it was when the run began (or was changed last) and what it is now."""
+
+    key: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} {_said(self.was)} → {_said(self.now)}"
+
+    @property
+    def lengthens(self) -> bool:
+        return self.key in _LONGER and _number(self.was) is not None and _number(self.now) is not None
+
+    def why_not(self) -> str | None:
+        """Why the run can't go on with it, or None if it can."""
+        if self.key.startswith(_SECTIONS):
+            return None
+        if self.lengthens:
+            return None if float(self.now) > float(self.was) else "a run can be made longer, not shorter"
+        if self.key.removeprefix("training.") in _BESIDE and self.now is not None:
+            return None
+        return "what was learned so far was learned otherwise"
+
+
+def _said(value: Any) -> str:
+    return _NOTHING if value is None else repr(value)
+
+
+def _number(value: Any) -> float | None:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return float(value) if fits else None
+
+
+def changes_of(run: Run, recipe: Recipe) -> tuple[Change, ...]:
+    """Each key whose value isn't that of the run's recipe. Raises RecipeError if that is no recipe any more.
+
+    What a recipe leaves out was chosen when the run began: a value given now is compared with that.
+    """
+    chosen = {f"training.{key}": value for key, value in begun_with(run).items()}
+    said, now = _flat(_recipe_of(run)), _flat(yaml.safe_load(recipe.to_yaml()))
+    keys = sorted((said.keys() | now.keys()) - {"output_dir"})  # the run was found there
+    was = {key: said.get(key, chosen.get(key)) for key in keys}
+    return tuple(Change(key, was[key], now.get(key)) for key in keys if was[key] != now.get(key))
+
+
+def _recipe_of(run: Run) -> dict[str, Any]:
+    return read_yaml(run.recipe_path, RecipeError, "Put it back as the run wrote it, or begin a new run: --new.")
+
+
+def begun_with(run: Run) -> Mapping[str, Any]:
+    """The training arguments in start.json; none before training has begun."""
+    if not run.start_path.is_file():
+        return {}
+    return read_start(run.start_path)["arguments"]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(item, f"{name}.") if isinstance(item, Mapping) else {name: item}
+    return flat
+
+
+def require_may(run: Run, changes: Sequence[Change]) -> None:
+    """Raises RecipeError that names each change a run can't go on with, with both values."""
+    refused = [(change, why) for change in changes if (why := change.why_not())]
+    faults = [Fault(c.key, f"was {_said(c.was)} and is {_said(c.now)}", "", why) for c, why in refused]
+    if faults:
+        raise RecipeError(
+            f"the recipe is not the one {run.directory} began with:",
+            faults=faults,
+            hint=f"Go on with the run's own recipe: fastft train {run.directory} --resume, where {_MAY} be given "
+            "otherwise; or begin a new run: --new.",
+        )
+    trained = [str(change) for change in changes if change.key.startswith("training.")]
+    if run.finished and trained:
+        raise RecipeError(
+            f"the training of {run.directory} is finished, so {', '.join(trained)} can't be applied",
+            hint=f"Train on from it in a new run: lora.adapter_name_or_path={run.directory} (its steps then begin with "
+            "a fresh optimizer and schedule).",
+        )
+
+
+def keep_changes(run: Run, recipe: Recipe, changes: Sequence[Change]) -> None:
+    """Make `recipe` the run's own: the former is kept beside it, and start.json says what was changed by whom.
+
+    A run goes by its recipe.yaml, so that is replaced first.
+    """
+    if not changes:
+        return
+    number = 1 + sum(1 for _ in run.directory.glob("former_recipe-*.yaml"))
+    shutil.copyfile(run.recipe_path, run.directory / f"former_recipe-{number}.yaml")
+    write_text(run.recipe_path, recipe.model_copy(update={"output_dir": _output_dir(run)}).to_yaml())
+    _note(run, changes)
+    if run.finished:  # whose manifest has the hashes of both files
+        manifest = run.manifest()
+        manifest["files"] |= {path.name: sha256_of(path) for path in (run.recipe_path, run.start_path)}
+        run.write_manifest(manifest)
+
+
+def _output_dir(run: Run) -> str:
+    return str(_recipe_of(run)["output_dir"])
+
+
+def _note(run: Run, changes: Sequence[Change]) -> None:
+    if not run.start_path.is_file():
+        return  # nothing was trained yet, so there is nothing that was trained otherwise
+    start = read_start(run.start_path)
+    entry = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "by": f"{_user()}@{platform.node()}",
+        "step": step_of(whole_checkpoint(run.checkpoints)),
+        "changes": {change.key: {"was": change.was, "now": change.now} for change in changes},
+    }
+    start.setdefault("changed", []).append(entry)
+    start["arguments"] = with_changes(start["arguments"], run)
+    write_json(run.start_path, start)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in many containers
+        return "unknown"
+
+
+def with_changes(arguments: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """The arguments that a run began with, and what its recipe says now of those that may be others."""
+    given = _recipe_of(run).get("training") or {}
+    return {**arguments, **{key: given[key] for key in _free(given)}}
+
+
+def _free(given: Mapping[str, Any]) -> Iterator[str]:
+    longer = {key.removeprefix("training.") for key in _LONGER}
+    return (key for key in given if key in longer or key in _BESIDE)
+
+
+def told(changes: Sequence[Change]) -> str:
+    """One line for people."""
+    listed = ", ".join(str(change) for change in changes)
+    scheduled = any(change.lengthens for change in changes)
+    more = "; the learning rate follows the schedule of the longer run from here on" if scheduled else ""
+    return f"changed: {listed}{more}"

@@ -1,0 +1,61 @@
+"""Files of JSON lines that grow along with a run: a line is whole or not there, and each step stands there once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastft.disk_space import why_unwritable
+from fastft.errors import TrainingError
+from fastft.files import write_text
+
+
+def append_lines(path: Path, *values: Mapping[str, Any]) -> None:
+    """Add a line for each value. Raises TrainingError where they can't be written; then none of them is there.
+
+    What JSON doesn't know is written as text.
+    """
+    text = "".join(json.dumps(value, ensure_ascii=False, default=str) + "\n" for value in values)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _write_whole(descriptor, text.encode("utf-8", "surrogatepass"))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise TrainingError(why_unwritable(error, path)) from error
+
+
+def _write_whole(descriptor: int, text: bytes) -> None:
+    """All of it or, where the disk ends within, nothing of it."""
+    before = os.fstat(descriptor).st_size
+    left = memoryview(text)
+    try:
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except OSError:
+        with contextlib.suppress(OSError):  # no file with an end, a pipe, say
+            os.ftruncate(descriptor, before)
+        raise
+
+
+def keep_until(path: Path, step: float) -> None:
+    """Leave the lines of the first `step` steps: those after them will be taken again. A line cut off goes too."""
+    if not path.is_file():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and _step(line) <= step]
+    if len(kept) != len(lines):
+        write_text(path, b"".join(kept).decode("utf-8", "surrogatepass"))
+
+
+def _step(line: bytes) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,0 +1,47 @@
+"""The Python files a recipe names, rewards and callbacks: they run as whoever starts the training, so that is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastft.files import sha256_of, write_json
+from fastft.rewards.function_files import split_name
+
+if TYPE_CHECKING:
+    from fastft.recipe.schema import Recipe
+    from fastft.run import Run
+
+_SHOWN = 12  # characters of a sha256 on the terminal; the run keeps all
+
+
+def code_of(recipe: Recipe) -> dict[str, str]:
+    """ "/path/file.py:name" -> sha256 of the file, for every reward and callback that is code."""
+    named = [reward.function for reward in recipe.rewards if reward.function is not None]
+    return {text: sha256_of(Path(split_name(text)[0])) for text in dict.fromkeys((*named, *recipe.callbacks))}
+
+
+def code_warnings(recipe: Recipe) -> list[str]:
+    """One line for `check`, where the recipe names code."""
+    files = [f"{Path(text).name} (sha256 {digest[:_SHOWN]}…)" for text, digest in code_of(recipe).items()]
+    return [f"this recipe runs code: {', '.join(files)}"] if files else []
+
+
+def keep_code(run: Run, recipe: Recipe) -> list[str]:
+    """Keep what code the run was trained with in code.json; what of it changed since the run began, a line each."""
+    now, path = code_of(recipe), run.directory / "code.json"
+    kept: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if now and (not kept or kept[-1] != now):
+        write_json(path, [*kept, now])
+    changed = [text for text, digest in now.items() if kept and kept[-1].get(text, digest) != digest]
+    return [f"{text} was changed since this run began; the steps from here on run it as it is now" for text in changed]
+
+
+def code_facts(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """For the manifest: the code by file and sha256, oldest first where it was changed, and the model's own."""
+    path = run.directory / "code.json"
+    facts: dict[str, Any] = {"code": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+    if recipe.model.trust_remote_code:
+        facts["trust_remote_code"] = recipe.model.trust_remote_code
+    return facts

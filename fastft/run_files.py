@@ -1,0 +1,208 @@
+"""The JSON files of a run, an export, an adapter and a model, read with the types their readers rely on.
+
+Whoever reads one of them may hold it from elsewhere, or damaged: each reader here gives one clear error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from fastft.errors import ExportError, FastftError, ModelError, TrainingError
+from fastft.reading import read_json, read_json_lines, require_inside, require_shape
+
+EXPORT = "export.json"
+_PUT_BACK = "Put the file back as training wrote it. The adapter can still be exported: fastft export RUN/adapter."
+_CONFIG_IS = "It is the model's configuration, a JSON file."
+_EXPORT_AGAIN = "Make the export again: fastft export RUN --overwrite"
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Base(TypedDict):
+    """`BaseIdentity.as_dict`."""
+
+    model_name: str
+    commit: NotRequired[str | None]
+    files: NotRequired[dict[str, str]]
+
+
+class _Model(TypedDict):
+    model_name: str
+    revision: str | None
+    base: Base
+
+
+class _Data(TypedDict):
+    max_length: NotRequired[int]
+
+
+class Manifest(TypedDict):
+    """manifest.json of a run."""
+
+    model: _Model
+    files: dict[str, str]
+    method: NotRequired[str]
+    data: NotRequired[_Data]
+    lineage: NotRequired[list[dict[str, Any]]]
+
+
+class Start(TypedDict):
+    """start.json of a run."""
+
+    arguments: dict[str, Any]
+    base: Base
+    reduced: NotRequired[Any]
+
+
+class _MadeFrom(TypedDict):
+    dtype: NotRequired[str]
+    sha256: NotRequired[str]
+
+
+class Export(TypedDict):
+    """export.json."""
+
+    made_from: _MadeFrom
+    files: dict[str, str]
+    format: NotRequired[str]
+    quantization: NotRequired[str | None]
+
+
+class AdapterConfig(TypedDict):
+    """What fastft itself reads of PEFT's adapter_config.json."""
+
+    base_model_name_or_path: NotRequired[str | None]
+    revision: NotRequired[str | None]
+    peft_type: NotRequired[str]
+    task_type: NotRequired[str | None]
+    r: NotRequired[int]
+    lora_alpha: NotRequired[int | float]
+    rank_pattern: NotRequired[dict[str, int] | None]
+    alpha_pattern: NotRequired[dict[str, int | float] | None]
+    use_rslora: NotRequired[bool | None]
+    use_dora: NotRequired[bool | None]
+    fan_in_fan_out: NotRequired[bool | None]
+
+
+_Layers = Annotated[int, Field(gt=0, le=10_000)] | None  # each is made by itself, before any weight is looked at
+
+
+class Config(TypedDict):
+    """config.json of a model, or its part for the language model."""
+
+    model_type: NotRequired[str | None]
+    architectures: NotRequired[list[str] | None]
+    text_config: NotRequired[dict[str, Any] | None]
+    quantization_config: NotRequired[dict[str, Any] | None]
+    max_position_embeddings: NotRequired[int | None]
+    num_hidden_layers: NotRequired[_Layers]
+    num_layers: NotRequired[_Layers]
+    n_layers: NotRequired[_Layers]
+    n_layer: NotRequired[_Layers]
+
+
+class _Turn(TypedDict):
+    role: str
+    content: str
+    tool_calls: NotRequired[list[dict[str, Any]] | None]
+
+
+class HeldOut(TypedDict):
+    """A line of heldout.jsonl."""
+
+    text: NotRequired[str | None]
+    messages: NotRequired[list[_Turn] | None]
+    rejected: NotRequired[list[_Turn] | None]
+    tools: NotRequired[list[dict[str, Any]] | None]
+
+
+class Generation(TypedDict):
+    """generation_config.json of a model."""
+
+    eos_token_id: NotRequired[int | list[int] | None]
+    pad_token_id: NotRequired[int | None]
+
+
+class _Examples(TypedDict):
+    examples_sha256: str
+    fingerprint: str
+
+
+class _Passed(TypedDict):
+    passed: bool
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, str]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """manifest.json. Raises ModelError."""
+    manifest: dict[str, Any] = read_json(path, ModelError, _PUT_BACK, shape=Manifest)
+    require_inside(manifest["files"], path, ModelError, _PUT_BACK)
+    return manifest
+
+
+def read_start(path: Path) -> dict[str, Any]:
+    """start.json. Raises TrainingError."""
+    return read_json(path, TrainingError, "Put it back as training wrote it, or start a new run: --new.", shape=Start)
+
+
+def read_audit(path: Path) -> dict[str, Any]:
+    """audit.json. Raises TrainingError."""
+    hint = "Put it back as training wrote it, or start a new run: --new."
+    return read_json(path, TrainingError, hint, shape=_Examples)
+
+
+def read_heldout(path: Path | None) -> list[dict[str, Any]]:
+    """The rows of heldout.jsonl; none without the file. Raises ModelError."""
+    if path is None or not path.is_file():
+        return []
+    return read_json_lines(path, ModelError, "Put it back as training wrote it, or leave it away.", shape=HeldOut)
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """export.json of the export in `folder`. Raises ExportError."""
+    path = folder / EXPORT
+    export: dict[str, Any] = read_json(path, ExportError, _EXPORT_AGAIN, shape=Export)
+    require_inside(export["files"], path, ExportError, _EXPORT_AGAIN)
+    return export
+
+
+def has_passed(export: Path) -> bool:
+    """Whether the export in the folder was verified, and was what was trained. Raises ExportError."""
+    path, hint = export / "verification.json", "Verify it again: fastft verify RUN"
+    return path.is_file() and read_json(path, ExportError, hint, shape=_Passed)["passed"]
+
+
+def read_adapter_config(folder: Path, error: type[FastftError] = ModelError) -> dict[str, Any]:
+    """adapter_config.json of a PEFT adapter. Raises `error`."""
+    hint = "It is the settings of a LoRA adapter, which PEFT's save_pretrained writes."
+    return read_json(folder / "adapter_config.json", error, hint, shape=AdapterConfig)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder. Raises ModelError."""
+    return read_json(folder / "config.json", ModelError, _CONFIG_IS, shape=Config)
+
+
+def text_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The language model's part of `config`: models of text and images keep it in `text_config`. Raises ModelError."""
+    part = config.get("text_config") or config
+    return require_shape(part, Config, folder / "config.json", ModelError, _CONFIG_IS)
+
+
+def read_generation(path: Path) -> dict[str, Any]:
+    """generation_config.json, or a config.json that says the same. Raises ModelError."""
+    return read_json(path, ModelError, "It is a file of the model's; get it again.", shape=Generation)
+
+
+def read_weight_index(path: Path, error: type[FastftError]) -> dict[str, str]:
+    """The file of each tensor, as model.safetensors.index.json says; all lie beside it. Raises `error`."""
+    hint = "It lists the weight files of a model; get it again from where the model came from."
+    found: dict[str, str] = read_json(path, error, hint, shape=_Index)["weight_map"]
+    require_inside(found.values(), path, error, hint)
+    return found

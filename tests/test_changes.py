@@ -1,0 +1,173 @@
+"""A run goes on with another recipe only where that changes nothing it has learned; then it is recorded and said."""
+
+from __future__ import annotations
+
+import getpass
+import io
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+import fastft
+from fastft.changes import Change, changes_of, keep_changes, require_may
+from fastft.errors import RecipeError, TrainingError
+from fastft.files import sha256_of, write_json
+from fastft.recipe.schema import Recipe
+from fastft.resume import run_to_resume, unfinished_twin
+from fastft.run import Run
+from tests.short_runs import recipe_of, train, write_chats
+
+STEPS = 6
+BASE = {"model_name": "m", "commit": None, "files": {}}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    return recipe_of(write_chats(tmp_path / "rows.jsonl"), training={"max_steps": STEPS})
+
+
+@pytest.fixture
+def run(recipe: dict[str, Any], tmp_path: Path) -> Run:
+    """One that began with STEPS steps, and of which nothing else is known."""
+    run = Run.create(tmp_path / "run", fastft.load_recipe(recipe, [f"output_dir={tmp_path / 'run'}"]).to_yaml())
+    write_json(run.start_path, {"arguments": {"max_steps": STEPS, "learning_rate": 5e-3}, "base": BASE})
+    return run
+
+
+MAY: dict[str, tuple[str, object, object]] = {
+    "training.max_steps=9": ("training.max_steps", STEPS, 9),
+    "training.save_steps=2": ("training.save_steps", None, 2),
+    "training.save_total_limit=5": ("training.save_total_limit", None, 5),
+    "training.logging_steps=2": ("training.logging_steps", 1, 2),
+    "training.report_to=none": ("training.report_to", None, "none"),
+    "export.formats=[adapter]": ("export.formats", [], ["adapter"]),
+    "evaluation.prompts=[Hello!]": ("evaluation.prompts", [], ["Hello!"]),
+}
+MAY_NOT: dict[str, tuple[str, str]] = {
+    "training.max_steps=5": ("training.max_steps: was 6 and is 5", "a run can be made longer, not shorter"),
+    "training.num_train_epochs=9": ("training.num_train_epochs: was nothing and is 9", "learned otherwise"),
+    "training.learning_rate=0.1": ("training.learning_rate: was 0.005 and is 0.1", "learned otherwise"),
+    "training.seed=1": ("training.seed: was nothing and is 1", "learned otherwise"),
+    "lora.r=16": ("lora.r: was 8 and is 16", "learned otherwise"),
+    "data.eval_split=5": ("data.eval_split: was 4 and is 5", "learned otherwise"),
+    "model.max_seq_length=64": ("model.max_seq_length: was 128 and is 64", "learned otherwise"),
+}
+
+
+@pytest.mark.parametrize("override", MAY)
+def test_what_may_change(override: str, run: Run) -> None:
+    going_on = run_to_resume(run.directory, [override])
+    assert going_on.run == run
+    assert going_on.changes == (Change(*MAY[override]),)
+
+
+@pytest.mark.parametrize("override", MAY_NOT)
+def test_what_may_not_is_told_with_both_values(override: str, run: Run) -> None:
+    with pytest.raises(RecipeError) as refused:
+        run_to_resume(run.directory, [override])
+    assert refused.value.exit_code == 2
+    for told in MAY_NOT[override]:
+        assert told in str(refused.value)
+    assert f"fastft train {run.directory} --resume" in refused.value.hint
+
+
+def test_by_itself_only_what_does_not_touch_the_training(run: Run, recipe: dict[str, Any]) -> None:
+    where = f"output_dir={run.directory}"
+    twin = unfinished_twin(recipe, [where, "export.formats=[adapter]"])
+    assert twin is not None
+    assert [str(change) for change in twin.changes] == ["export.formats [] → ['adapter']"]
+    assert unfinished_twin(recipe, [where, "training.max_steps=9"]) is None
+    assert unfinished_twin(recipe, [where, "training.learning_rate=0.1"]) is None
+
+
+def test_a_run_goes_on_where_it_is(run: Run) -> None:
+    with pytest.raises(RecipeError, match="can't be given another output_dir"):
+        run_to_resume(run.directory, ["output_dir=elsewhere"])
+
+
+def test_the_epochs_that_were_chosen_can_be_raised(recipe: dict[str, Any], tmp_path: Path) -> None:
+    del recipe["training"]["max_steps"]
+    run = Run.create(tmp_path / "run", fastft.load_recipe(recipe).to_yaml())
+    write_json(run.start_path, {"arguments": {"num_train_epochs": 3}, "base": BASE})
+    going_on = run_to_resume(run.directory, ["training.num_train_epochs=5"])
+    assert going_on.changes == (Change("training.num_train_epochs", 3, 5),)
+    with pytest.raises(RecipeError, match="was 3 and is 2"):
+        run_to_resume(run.directory, ["training.num_train_epochs=2"])
+
+
+def test_a_finished_training_takes_other_exports_and_no_more_steps(run: Run) -> None:
+    run.write_manifest({"model": {"model_name": "m", "revision": None, "base": BASE}, "files": {"recipe.yaml": "0"}})
+    with pytest.raises(RecipeError, match=r"is finished, so training\.max_steps 6 → 9 can't be applied") as refused:
+        run_to_resume(run.directory, ["training.max_steps=9"])
+    assert f"lora.adapter_name_or_path={run.directory}" in refused.value.hint
+    _keep(run, fastft.load_recipe(run.recipe_path, ["export.formats=[adapter]"]))
+    assert run.manifest()["files"] == {path.name: sha256_of(path) for path in (run.recipe_path, run.start_path)}
+
+
+def _keep(run: Run, recipe: Recipe) -> None:
+    changes = changes_of(run, recipe)
+    require_may(run, changes)
+    keep_changes(run, recipe, changes)
+
+
+def test_changes_are_kept_with_who_and_when(run: Run) -> None:
+    former = run.recipe_path.read_bytes()
+    _keep(run, fastft.load_recipe(run.recipe_path, ["training.max_steps=9", "output_dir=elsewhere"]))
+    second = run.recipe_path.read_bytes()
+    _keep(run, fastft.load_recipe(run.recipe_path, ["export.formats=[adapter]"]))
+    assert (run.directory / "former_recipe-1.yaml").read_bytes() == former
+    assert (run.directory / "former_recipe-2.yaml").read_bytes() == second
+    now = yaml.safe_load(run.recipe_path.read_text())
+    assert (now["training"]["max_steps"], now["export"]["formats"]) == (9, ["adapter"])
+    assert now["output_dir"] == str(run.directory)
+    notes = json.loads(run.start_path.read_text())["changed"]
+    assert [note["changes"] for note in notes] == [
+        {"training.max_steps": {"was": 6, "now": 9}},
+        {"export.formats": {"was": [], "now": ["adapter"]}},
+    ]
+    assert {note["by"] for note in notes} == {f"{getpass.getuser()}@{platform.node()}"}
+    assert {note["step"] for note in notes} == {0}
+
+
+def test_a_recipe_that_is_none_any_more(run: Run) -> None:
+    run.recipe_path.write_text("training: [")
+    with pytest.raises(RecipeError):
+        run_to_resume(run.directory, ())
+
+
+@pytest.mark.slow
+def test_a_longer_run_follows_the_longer_schedule_from_the_checkpoint_on(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """Stopped as by a fault after step 4 of 6 (a checkpoint every 2), then 6 → 8 steps and an export more."""
+    recipe["training"] |= {"save_steps": 2, "warmup_steps": 0}
+    (tmp_path / "fault.py").write_text(
+        "from transformers import TrainerCallback\n"
+        "class Fault(TrainerCallback):\n"
+        "    def on_step_begin(self, args, state, control, **kwargs):\n"
+        "        if state.global_step == 4 and state.max_steps == 6:\n"
+        "            raise OSError('pulled')\n"
+    )
+    recipe["callbacks"] = [f"{tmp_path}/fault.py:Fault"]
+    with pytest.raises(TrainingError, match="step 4 of 6: pulled"):
+        train(recipe, tmp_path / "run")
+    said = io.StringIO()
+    run = fastft.train(
+        tmp_path / "run", ["training.max_steps=8", "export.formats=[adapter]"], resume=True,
+        console=Console(file=said, width=200),
+    )  # fmt: skip
+    assert (
+        "changed: export.formats [] → ['adapter'], training.max_steps 6 → 8; the learning rate follows the schedule of "
+        "the longer run from here on" in " ".join(said.getvalue().split())
+    )
+    rates = {point["step"]: point["learning_rate"] for point in run.metrics() if "loss" in point}
+    expected = {step: 5e-3 * ((6 if step <= 4 else 8) - step + 1) / (6 if step <= 4 else 8) for step in range(1, 9)}
+    assert rates == pytest.approx(expected, rel=1e-9)
+    assert run.manifest()["training"]["steps"] == 8
+    assert run.manifest()["arguments"]["max_steps"] == 8
+    assert [path.name for path in run.exports.iterdir()] == ["adapter"]
