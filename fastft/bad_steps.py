@@ -94,29 +94,29 @@ class BadSteps:
         """
         losses = [float(loss) for loss in self._losses]
         loss = sum(losses) / (1 if self._sums else max(1, len(losses)))
-        why, action = self._judged(losses, loss, scaled)
+        why, key = self._judged(losses, loss, scaled)
         if math.isfinite(loss):
             self._window.append(loss)
         if why is None:
             self._in_a_row = 0
-        elif action != "ignore":
-            self._act(f"{why} at step {step}", action, step, losses, trainer)
+        elif getattr(self.section, key) != "ignore":
+            self._act(f"{why} at step {step}", key, step, losses, trainer)
         self._forget()
 
     def _forget(self) -> None:
         self._fed, self._losses, self._norm = [], [], None
 
     def _judged(self, losses: Sequence[float], loss: float, scaled: bool) -> tuple[str | None, str]:
-        """(what is wrong or None, what to do)."""
+        """(what is wrong or None, the key of the recipe that says what to do)."""
         if bad := [one for one in losses if not math.isfinite(one)]:
-            return f"the loss is {bad[0]}", self.section.action
+            return f"the loss is {bad[0]}", "action"
         norm = None if self._norm is None else float(self._norm)
         if norm is not None and not math.isfinite(norm) and not scaled:
-            return f"the gradients have a norm of {norm}", self.section.action
+            return f"the gradients have a norm of {norm}", "action"
         if self._fed and not any(_learns(fed) for fed in self._fed):
-            return "no token is supervised", self.section.action
+            return "no token is supervised", "action"
         if (usual := self._spike_above()) is not None and loss > usual:
-            return f"the loss is {loss:.3f}, a spike above {usual:.3f}", self.section.spike_action
+            return f"the loss is {loss:.3f}, a spike above {usual:.3f}", "spike_action"
         return None, ""
 
     def _spike_above(self) -> float | None:
@@ -129,7 +129,8 @@ class BadSteps:
         low, median, high = quantiles(self._window, n=4)
         return median + max(_OVER, self.section.spike_factor * (high - low))
 
-    def _act(self, what: str, action: str, step: int, losses: Sequence[float], trainer: Any) -> None:
+    def _act(self, what: str, key: str, step: int, losses: Sequence[float], trainer: Any) -> None:
+        action = getattr(self.section, key)
         kept, rows = self._keep(step, losses, action), self._rows(losses)
         named = ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
         self._note({"step": step, "why": what, "action": action, "losses": losses, "rows": rows})
@@ -145,7 +146,8 @@ class BadSteps:
             self.tell(where)
         else:
             several = f" ({self._in_a_row} bad steps in a row)" if action == "skip" else ""
-            raise TrainingError(where + several)
+            way = f". With bad_steps.{key}=skip training goes on without such steps" if action == "stop" else ""
+            raise TrainingError(where + several + way)
 
     def _rows(self, losses: Sequence[float]) -> list[str]:
         """Of the micro-batches whose loss is no number; where there is none, of all."""

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
     from fastft.run import Run
 
-_SECTIONS = ("export.", "evaluation.")  # of what is asked and made, not of what is learned
+_SECTIONS = ("export.", "evaluation.", "bad_steps.")  # of what is asked, made and left out, not of what was learned
 _LONGER = ("training.max_steps", "training.num_train_epochs")
 _BESIDE = (
     "save_steps", "save_total_limit", "logging_steps", "report_to", "run_name", "project", "trackio_space_id",
     "disable_tqdm", "log_level",
 )  # fmt: skip
-_MAY = "export, evaluation, save_steps, save_total_limit, logging_steps, report_to, and more max_steps or epochs may"
+_MAY = (
+    "export, evaluation, bad_steps, save_steps, save_total_limit, logging_steps, report_to, and more max_steps or "
+    "epochs may"
+)
 _NOTHING = "nothing"
 
 

@@ -207,10 +207,13 @@ def test_a_skipped_step_moves_no_weight_and_training_goes_on(tmp_path: Path) -> 
 def test_the_losses_that_spikes_are_judged_by_are_those_of_the_log_also_after_a_resume(tmp_path: Path) -> None:
     import fastft
 
-    with pytest.raises(TrainingError):
+    with pytest.raises(TrainingError, match=r"With bad_steps\.action=skip training goes on"):
         _train(_spoilt(tmp_path, [4]), tmp_path)
     (tmp_path / "spoil.py").write_text(CALLBACK.format(steps=[], value=0, log=str(tmp_path / "weights.jsonl")))
-    run = fastft.train(tmp_path / "run", resume=True, console=Console(file=io.StringIO()))
+    said = io.StringIO()
+    skipping = ["bad_steps.action=skip"]
+    run = fastft.train(tmp_path / "run", skipping, resume=True, console=Console(file=said, width=200))
+    assert "changed: bad_steps.action nothing → 'skip'" in said.getvalue()
     state = json.loads((run.checkpoints / "checkpoint-6" / "trainer_state.json").read_text())
     logged = [point["loss"] for point in run.metrics() if "loss" in point]
     assert state["stateful_callbacks"]["fastft_losses"] == pytest.approx(logged, rel=1e-5)

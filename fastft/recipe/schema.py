@@ -224,7 +224,8 @@ class Recipe(Section):
         for key in ("learning_rates", "early_stopping", "callbacks"):
             if not values[key]:
                 del values[key]
-        if self.bad_steps == BadStepsSection():
+        values["bad_steps"] = self.bad_steps.model_dump(exclude_defaults=True)
+        if not values["bad_steps"]:
             del values["bad_steps"]
         method = find_method(self.method)
         learned = method.kind == "conversation" and not method.texts  # there are answers to compare
