@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from fastft import out_of_memory
@@ -161,6 +162,25 @@ def test_later_in_a_short_training_all_is_done_again_and_equals_it_too(folder: P
     assert "memory ran out in step 3; going on from step 0 with per_device_train_batch_size 8 → 4" in said
     assert sha256_of(run.adapter / WEIGHTS) == sha256_of(whole.adapter / WEIGHTS)
     assert _losses(run) == _losses(whole)
+
+
+@pytest.mark.slow
+def test_halved_answers_of_grpo_are_those_of_a_run_begun_with_less(folder: Path) -> None:
+    """What is written at a time stays the same: twice as many micro-batches learn from it."""
+    shipped = Path(__file__).parents[1] / "recipes"
+    text = (shipped / "grpo" / "tiny.yaml").read_text()
+    recipe = yaml.safe_load(text.replace("../data", f"{shipped}/data").replace("../rewards", f"{shipped}/rewards"))
+    recipe |= {"export": {"formats": []}, "callbacks": [f"{folder / 'greedy.py'}:Greedy"]}
+    recipe["training"] |= {"max_steps": 3, "num_generations": 4, "max_completion_length": 16}
+    (folder / "greedy.py").write_text(CALLBACK.format(step=1, most=4))
+    runs = []
+    for batch, accumulation in ((8, 2), (4, 4)):
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        runs.append(train({**recipe, "training": {**recipe["training"], **sizes}}, folder / f"of-{batch}"))
+    assert sha256_of(runs[0].adapter / WEIGHTS) == sha256_of(runs[1].adapter / WEIGHTS)
+    assert len(json.loads(runs[0].start_path.read_text())["reduced"]) == 1
+    answers = [(run.directory / "completions.jsonl").read_text() for run in runs]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.slow
