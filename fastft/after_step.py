@@ -6,7 +6,6 @@ goes on from it does what was left, and nothing twice.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.open_ends import keep_open_ends, take_up_open_ends
+from fastft.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from fastft.stopping import Stopping
@@ -89,12 +89,12 @@ class AfterStep:
 
     def _evaluate_or_break_off(self, at_end_of_epoch: bool, evaluate: Callable[[], None]) -> str:
         """Where the evaluation belongs that was broken off, with everything as it was before it; else nothing."""
-        before = _random_states()
+        before = random_state()
         self._evaluates = True
         try:
             evaluate()
         except _BrokenOffError:
-            _put_back(before)
+            set_random_state(before)
             getattr(self.trainer, "_metrics", {}).get("eval", {}).clear()
             getattr(self.trainer, "_stored_metrics", {}).pop("eval", None)
             self.trainer.control.should_evaluate = False
@@ -149,22 +149,3 @@ class AfterStep:
                     raise _BrokenOffError
 
         return AfterStepCallback()
-
-
-def _random_states() -> tuple[Any, ...]:
-    import numpy as np
-    import torch
-
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-
-def _put_back(states: tuple[Any, ...]) -> None:
-    import numpy as np
-    import torch
-
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
-    if states[3] is not None:
-        torch.cuda.set_rng_state_all(states[3])

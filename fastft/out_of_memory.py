@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import random
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from fastft.errors import TrainingError
 from fastft.files import write_json
 from fastft.host_memory import return_to_the_system
 from fastft.open_ends import open_ends, put_back_open_ends
+from fastft.random_state import random_state, set_random_state
 from fastft.run_files import read_start
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def evaluate_with_less(trainer: Any, run: Run, tell: Callable[[str], None]) -> N
 
     def evaluated(*args: Any, **options: Any) -> dict[str, float]:
         while True:
-            begun = _random_state()
+            begun = random_state()
             try:
                 return evaluate(*args, **options)
             except (RuntimeError, MemoryError) as error:
@@ -159,7 +159,7 @@ def evaluate_with_less(trainer: Any, run: Run, tell: Callable[[str], None]) -> N
             for kept in ("_metrics", "_stored_metrics"):  # TRL's, of the batches that went well
                 getattr(trainer, kept, {}).get("eval", {}).clear()
             give_back()
-            _set_random_state(begun)
+            set_random_state(begun)
 
     trainer.evaluate = evaluated
 
@@ -184,7 +184,7 @@ class StepStart:
         def finished(*args: Any, **options: Any) -> None:
             start._weights_moved = True
             finish(*args, **options)
-            start._random, start._open = _random_state(), open_ends(start._trainer)
+            start._random, start._open = random_state(), open_ends(start._trainer)
             start._weights_moved = False
 
         class Moving(TrainerCallback):
@@ -206,26 +206,5 @@ class StepStart:
         trainer = self._trainer
         trainer.model.zero_grad()
         put_back_open_ends(trainer, self._open)
-        _set_random_state(self._random)
+        set_random_state(self._random)
         trainer._save_checkpoint(trainer.model, None)
-
-
-def _random_state() -> tuple[Any, ...]:
-    """All that transformers' checkpoints keep: Python's, NumPy's, torch's on the host and on the GPU."""
-    import numpy as np
-    import torch
-
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-
-def _set_random_state(state: tuple[Any, ...]) -> None:
-    import numpy as np
-    import torch
-
-    python, numpy, host, cuda = state
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.set_rng_state(host)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)

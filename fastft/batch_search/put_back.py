@@ -24,7 +24,6 @@ def put_back(model: Any, *, weights: bool = True) -> Iterator[None]:
     attributes = _attributes([*model.modules(), *_configs(model)])
     parameters = [(p, p.data.dtype, p.requires_grad, _copy(p) if weights else None) for p in model.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    random_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
         with aside(model):
             yield
@@ -38,8 +37,6 @@ def put_back(model: Any, *, weights: bool = True) -> Iterator[None]:
                 parameter.grad = None
             for buffer, kept in buffers:
                 buffer.copy_(kept)
-        if random_states:
-            torch.cuda.set_rng_state_all(random_states)
         tidy()
 
 

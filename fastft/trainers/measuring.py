@@ -6,22 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastft.random_state import random_state, set_random_state
+
 
 @contextmanager
 def aside(model: Any) -> Iterator[None]:
-    """What the model does within leaves no trace in its mode and in the random state."""
-    import random
-
-    import numpy as np
-    import torch
-
-    states = random.getstate(), np.random.get_state()
-    training = model.training
-    with torch.random.fork_rng():
+    """What the model does within leaves no trace in its mode and in the random state, however it ends."""
+    before, training = random_state(), model.training
+    try:
         yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    model.train(training)
+    finally:
+        set_random_state(before)
+        model.train(training)
 
 
 def measure(trainer: Any, rows: Any = None) -> dict[str, float]:
