@@ -29,7 +29,13 @@ def import_unsloth() -> Any:
             from unsloth import FastLanguageModel
         forbid_model_code()
         limit_transformers()
-    except (NotImplementedError, RuntimeError, ImportError) as error:
+    except (NotImplementedError, RuntimeError, ImportError, MemoryError, OSError) as error:
+        if "failed to map segment" in str(error) or isinstance(error, MemoryError):
+            raise ModelError(
+                f"there is too little memory to import unsloth: {str(error).strip() or 'MemoryError'}",
+                hint="Importing takes about 3 GB of address space beyond what is used: see `ulimit -v`, and the "
+                "limits of the container or job.",
+            ) from None
         raise ModelError(
             f"unsloth can't be imported on this machine: {str(error).strip().splitlines()[0]}",
             hint="Install with uv (plain pip picks an older unsloth, which refuses to run without a GPU): "

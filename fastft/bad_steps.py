@@ -146,8 +146,9 @@ class BadSteps:
             self.tell(where)
         else:
             several = f" ({self._in_a_row} bad steps in a row)" if action == "skip" else ""
-            way = f". With bad_steps.{key}=skip training goes on without such steps" if action == "stop" else ""
-            raise TrainingError(where + several + way)
+            way = f"; with bad_steps.{key}=skip training goes on without such steps" if action == "stop" else ""
+            look = f". `fastft replay {self.folder.parent} --step {step}` computes it again"
+            raise TrainingError(where + several + look + way)
 
     def _rows(self, losses: Sequence[float]) -> list[str]:
         """Of the micro-batches whose loss is no number; where there is none, of all."""

@@ -103,6 +103,13 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def require_may(run: Run, changes: Sequence[Change]) -> None:
     """Raises RecipeError that names each change a run can't go on with, with both values."""
+    trained = [str(change) for change in changes if change.key.startswith("training.")]
+    if run.finished and trained:
+        raise RecipeError(
+            f"the training of {run.directory} is finished, so {', '.join(trained)} can't be applied",
+            hint=f"Train on from it in a new run: lora.adapter_name_or_path={run.directory} (its steps then begin with "
+            "a fresh optimizer and schedule).",
+        )
     refused = [(change, why) for change in changes if (why := change.why_not())]
     faults = [Fault(c.key, f"was {_said(c.was)} and is {_said(c.now)}", "", why) for c, why in refused]
     if faults:
@@ -111,13 +118,6 @@ def require_may(run: Run, changes: Sequence[Change]) -> None:
             faults=faults,
             hint=f"Go on with the run's own recipe: fastft train {run.directory} --resume, where {_MAY} be given "
             "otherwise; or begin a new run: --new.",
-        )
-    trained = [str(change) for change in changes if change.key.startswith("training.")]
-    if run.finished and trained:
-        raise RecipeError(
-            f"the training of {run.directory} is finished, so {', '.join(trained)} can't be applied",
-            hint=f"Train on from it in a new run: lora.adapter_name_or_path={run.directory} (its steps then begin with "
-            "a fresh optimizer and schedule).",
         )
 
 

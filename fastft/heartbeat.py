@@ -27,14 +27,17 @@ class Heartbeat:
 
     path: Path
     steps: int = 0
+    step: int = 0
     _beaten: float = -_EVERY
 
-    def beat(self, state: str, step: int = 0, *, now: bool = True) -> None:
-        """Say what is going on; unless `now`, at most every five seconds by a clock that nobody sets."""
+    def beat(self, state: str, step: int | None = None, *, now: bool = True) -> None:
+        """Say what is going on, at the last step told; unless `now`, at most every five seconds by a steady clock."""
+        self.step = self.step if step is None else step
         if not now and time.monotonic() - self._beaten < _EVERY:
             return
         self._beaten = time.monotonic()
-        facts = {"process": os.getpid(), "host": platform.node(), "state": state, "step": step, "steps": self.steps}
+        facts = {"process": os.getpid(), "host": platform.node(), "state": state, "step": self.step}
+        facts["steps"] = self.steps
         with suppress(OSError):  # of a full disk, say: what it would tell is no reason for a run to end
             write_text(self.path, json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
 
@@ -66,18 +69,28 @@ def alone_in_run(directory: Path) -> Iterator[Heartbeat]:
     """
     lock = take_lock(directory)
     if lock is None:
-        raise TrainingError(
-            f"another process is training into {directory}: {last_beat(directory)}",
-            hint="Wait for it, or end it; a process that died holds no lock.",
-        )
+        raise _trained_now(directory)
     heartbeat, state = Heartbeat(directory / FILE), "stopped"
     try:
         heartbeat.beat("starting")
         yield heartbeat
         state = "finished"
     finally:
-        heartbeat.beat(state, heartbeat.steps if state == "finished" else 0)
+        heartbeat.beat(state, heartbeat.steps if state == "finished" else None)
         os.close(lock)
+
+
+def require_alone(directory: Path) -> None:
+    """Raises TrainingError if a living process holds the run's lock."""
+    if is_trained_now(directory):
+        raise _trained_now(directory)
+
+
+def _trained_now(directory: Path) -> TrainingError:
+    return TrainingError(
+        f"another process is training into {directory}: {last_beat(directory)}",
+        hint="Wait for it, or end it; a process that died holds no lock.",
+    )
 
 
 def is_trained_now(directory: Path) -> bool:

@@ -25,7 +25,8 @@ _WORST = 5  # tokens with the largest losses that are shown
 class Replayed:
     """The batch of `step` with the weights of `checkpoint` (None: those that training began with).
 
-    `losses` are those of its micro-batches as the trainer computes them, `norm` that of the step's gradients, `worst`
+    `losses` are those of its micro-batches as the trainer computes them now, `in_training` those that it found then,
+    with the weights of the step before; `norm` that of the step's gradients, `worst`
     the learned tokens with the largest losses: (row, position in it, token, its loss in nats), where the batch is of
     plain texts.
     """
@@ -35,6 +36,7 @@ class Replayed:
     rows: tuple[str, ...]
     tokens: int
     losses: tuple[float, ...]
+    in_training: tuple[str, ...]
     norm: float
     worst: Worst
 
@@ -50,25 +52,29 @@ def replay(target: Run | Path | str, step: int) -> Replayed:
         kept = sorted(int(each.stem.removeprefix("step-")) for each in path.parent.glob("step-*.safetensors"))
         there = f"kept are those of the steps {', '.join(map(str, kept))}" if kept else "none was kept in this run"
         raise ModelError(f"no batch of step {step} was kept in {run.directory}: {there}")
-    return _computed(run, step, _micro_batches(path))
+    return _computed(run, step, *_micro_batches(path))
 
 
-def _micro_batches(path: Path) -> list[dict[str, Any]]:
-    """The tensors of `path`, which are called 0.input_ids and so on. Raises ModelError if that is not what it holds."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _micro_batches(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """(the tensors of `path`, which are called 0.input_ids and so on, the losses that training found).
+
+    Raises ModelError if that is not what it holds.
+    """
+    from safetensors import SafetensorError, safe_open
 
     found: dict[int, dict[str, Any]] = {}
     try:
-        for name, tensor in load_file(path).items():
-            number, _, key = name.partition(".")
-            found.setdefault(int(number), {})[key] = tensor
+        with safe_open(path, framework="pt") as file:
+            losses = tuple(map(str, json.loads((file.metadata() or {}).get("losses", "[]"))))
+            for name in file.keys():  # noqa: SIM118 (no mapping)
+                number, _, key = name.partition(".")
+                found.setdefault(int(number), {})[key] = file.get_tensor(name)
     except (SafetensorError, ValueError, OSError) as error:
         raise ModelError(f"{path} is no batch that training kept: {error}") from error
-    return [found[number] for number in sorted(found)]
+    return [found[number] for number in sorted(found)], losses
 
 
-def _computed(run: Run, step: int, batches: Sequence[Mapping[str, Any]]) -> Replayed:
+def _computed(run: Run, step: int, batches: Sequence[Mapping[str, Any]], in_training: tuple[str, ...]) -> Replayed:
     import torch
 
     from fastft.checking import check
@@ -90,7 +96,7 @@ def _computed(run: Run, step: int, batches: Sequence[Mapping[str, Any]]) -> Repl
     rows = tuple(row for batch in batches for row in rows_of(batch, checked.data.train))
     tokens = sum(t.numel() for batch in batches for name, t in batch.items() if name.endswith("input_ids"))
     norm = float(torch.stack(norms).norm()) if norms else 0.0
-    return Replayed(step, checkpoint, rows, tokens, tuple(losses), norm, worst)
+    return Replayed(step, checkpoint, rows, tokens, tuple(losses), in_training, norm, worst)
 
 
 def _trainer_at(run: Run, checked: CheckReport, checkpoint: Path | None, folder: Path) -> tuple[Any, Any]:
@@ -153,9 +159,13 @@ def describe(found: Replayed) -> str:
     """What was found, in lines."""
     weights = f"checkpoint {step_of(found.checkpoint)}" if found.checkpoint else "the weights training began with"
     losses = ", ".join(f"{loss:.4f}" for loss in found.losses)
+    then = ", ".join(f"{float(loss):.4f}" for loss in found.in_training)
+    between = found.step - 1 - step_of(found.checkpoint)
+    older = f" (its weights had learned {between} steps more; save_steps: 1 keeps them)" if between else ""
     lines = [
         f"step {found.step}: {found.tokens:,} tokens in {len(found.losses)} micro-batches, with {weights}",
         f"losses {losses}; gradient norm {found.norm:.4f}",
+        f"in training they were {then or 'not told'}{older}",
         "rows  " + (", ".join(found.rows) or "unknown"),
         *(f"  row {row + 1}, token {at}: {json.dumps(token)} {loss:.3f}" for row, at, token, loss in found.worst),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,7 +18,7 @@ from fastft.checkpoints import save_whole, step_of, whole_checkpoint
 from fastft.disk_space import disk_told
 from fastft.errors import DatasetError, RecipeError, TrainingError
 from fastft.files import write_json, write_text
-from fastft.heartbeat import is_trained_now
+from fastft.heartbeat import is_trained_now, last_beat, require_alone
 from fastft.model_files import resolve_model
 from fastft.model_fit import fit_to_model
 from fastft.recipe.load import load_recipe
@@ -60,13 +60,16 @@ def run_to_resume(source: Path | str | Mapping[str, Any] | Recipe, overrides: Se
     run = Run.open(str(source)) if named else None
     recipe = _fitted(load_recipe(run.recipe_path if run else source, overrides))
     run = run or Run.unfinished(Path(recipe.output_dir))
+    require_alone(run.directory)
     changes = changes_of(run, recipe)
     require_may(run, changes)
     return GoingOn(run, recipe, changes)
 
 
-def unfinished_twin(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> GoingOn | None:
-    """The newest unfinished run of the same recipe that nobody trains now, or None.
+def unfinished_twin(
+    source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str], tell: Callable[[str], None] = lambda _: None
+) -> GoingOn | None:
+    """The newest unfinished run of the same recipe that nobody trains now, or None. `tell` is told of one in training.
 
     The same but for what doesn't touch the training itself: another length is another run, unless --resume says so.
     """
@@ -78,6 +81,7 @@ def unfinished_twin(source: Path | str | Mapping[str, Any] | Recipe, overrides: 
     except TrainingError:
         return None
     if is_trained_now(run.directory):
+        tell(f"{run.directory} is being trained now ({last_beat(run.directory)}); another run begins beside it")
         return None
     recipe = _fitted(recipe)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ModelError, TrainingError
 from fastft.files import sha256_of, write_json, write_text
-from fastft.heartbeat import last_state
+from fastft.heartbeat import is_trained_now, last_beat, last_state
 
 if TYPE_CHECKING:
     from fastft.verification import Verification
@@ -142,9 +142,12 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """The manifest. Raises ModelError if training has not finished, or if the file is damaged."""
         if not self.finished:
+            now = is_trained_now(self.directory)
             raise ModelError(
                 f"The run {self.directory} has not finished training: it has no manifest.json",
-                hint=f"Go on with it: fastft train {self.directory} --resume",
+                hint=f"It is being trained now: {last_beat(self.directory)}."
+                if now
+                else f"Go on with it: fastft train {self.directory} --resume",
             )
         from fastft.run_files import read_manifest
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +66,15 @@ def train(
     when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
     """
     console, startup = console or Console(highlight=False), startup or Startup()
+    warn = partial(_warn, console)
     overrides = (*overrides, *output_dir_override(output_dir))
     going_on = run_to_resume(source, overrides) if resume else None
-    twin = unfinished_twin(source, overrides) if resume is None else None
+    twin = unfinished_twin(source, overrides, warn) if resume is None else None
     checked = check(going_on.recipe if going_on else source, () if going_on else overrides)
     if twin is not None and same_data(twin.run, checked.data.audit.as_dict()):
         going_on = twin
     elif twin is not None:
-        console.print(f"! {twin.run.directory} is unfinished and of other data; a new run begins", style="yellow")
+        warn(f"{twin.run.directory} is unfinished and of other data; a new run begins")
     resumed = going_on.run if going_on else None
     startup.done("check")
     output = Path(checked.recipe.output_dir)
@@ -109,8 +111,12 @@ class _Around:
     heartbeat: Heartbeat
 
     def tell(self, what: str) -> None:
-        """One line that should not be overlooked."""
-        self.console.print(f"! {what}", style="yellow", markup=False)
+        _warn(self.console, what)
+
+
+def _warn(console: Console, what: str) -> None:
+    """One line that should not be overlooked."""
+    console.print(f"! {what}", style="yellow", markup=False)
 
 
 class _AgainError(Exception):
@@ -189,6 +195,8 @@ def _take_the_steps(around: _Around, trainer: Any) -> None:
     from fastft.resume import find_checkpoint, train_to_the_end
 
     run, checkpoint = around.run, find_checkpoint(around.run, around.console)
+    if checkpoint is not None:
+        around.console.print(f"going on from step {step_of(checkpoint)} ({checkpoint.name})", highlight=False)
     start = StepStart(trainer, from_start=checkpoint is None)
     start.attach()
     try:

@@ -207,7 +207,7 @@ def test_a_skipped_step_moves_no_weight_and_training_goes_on(tmp_path: Path) -> 
 def test_the_losses_that_spikes_are_judged_by_are_those_of_the_log_also_after_a_resume(tmp_path: Path) -> None:
     import fastft
 
-    with pytest.raises(TrainingError, match=r"With bad_steps\.action=skip training goes on"):
+    with pytest.raises(TrainingError, match=r"; with bad_steps\.action=skip training goes on"):
         _train(_spoilt(tmp_path, [4]), tmp_path)
     (tmp_path / "spoil.py").write_text(CALLBACK.format(steps=[], value=0, log=str(tmp_path / "weights.jsonl")))
     said = io.StringIO()
