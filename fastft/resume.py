@@ -67,7 +67,9 @@ def run_to_resume(source: Path | str | Mapping[str, Any] | Recipe, overrides: Se
 
 
 def unfinished_twin(
-    source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str], tell: Callable[[str], None] = lambda _: None
+    source: Path | str | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str],
+    tell: Callable[[str], None] = lambda _: None,
 ) -> GoingOn | None:
     """The newest unfinished run of the same recipe that nobody trains now, or None. `tell` is told of one in training.
 

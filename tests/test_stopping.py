@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from fastft.checkpoints import whole_checkpoint
+from fastft.resume import unfinished_twin
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +120,7 @@ def test_killed_at_once_it_goes_on_from_the_last_whole_checkpoint(recipe: Path, 
     (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:-9])
     said = _train(recipe, run)
     assert f"{newest.name} is damaged and passed over: optimizer.pt has" in " ".join(said.split())
+    assert "going on from step" in said
     _same(run, whole)
 
 
@@ -126,6 +128,9 @@ def test_two_processes_never_train_into_one_directory(recipe: Path) -> None:
     run = recipe.parent / "twice"
     process = _started(recipe, run, step=2)
     second = subprocess.run([*_command(run, run)[:5], "--resume"], capture_output=True, text=True)
+    told: list[str] = []
+    assert unfinished_twin(recipe, [f"output_dir={run}"], told.append) is None
+    assert "twice is being trained now (process" in told[0]
     process.kill()
     process.communicate()
     assert second.returncode != 0
