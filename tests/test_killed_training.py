@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fastft.checkpoints import step_of, whole_checkpoint
+from fastft.checkpoints import MANIFEST, step_of, whole_checkpoint
 from fastft.run import Run
 from tests.same_runs import left_behind, results, same_states
 from tests.warm_processes import Warm, warm_processes
@@ -100,22 +100,23 @@ class Training:
         self._wait(run, phase, lambda: None if _runs(pid) else 0, which)
         # A checkpoint takes some 20 ms; a step, and all the others, as long as in the whole run.
         time.sleep(part * (0.025 if phase == "saving" else self.spent[phase]))
-        reached, sent = _logged(run), time.monotonic()
+        reached, sent, at = _logged(run), time.monotonic(), time.time()
         self.warm.send_signal(SIGNAL)
         status = self.warm.wait()
         if SIGNAL != signal.SIGKILL:
-            self._require_saved(run, status, reached, time.monotonic() - sent)
+            self._require_saved(run, status, reached, time.monotonic() - sent, at)
         return status
 
-    def _require_saved(self, run: Path, status: int, reached: int, seconds: float) -> None:
-        """A checkpoint of the step that was under way at the signal: every step that was taken is in it."""
+    def _require_saved(self, run: Path, status: int, reached: int, seconds: float, at: float) -> None:
+        """A checkpoint that was made whole after the signal (sent `at`), with every step that was taken in it."""
         assert seconds < _ASKED
         assert status in (0, 128 + SIGNAL, -SIGNAL), status
         assert status != -SIGNAL or not reached or (run / "manifest.json").is_file()  # before it listens, or after
-        newest = step_of(whole_checkpoint(run / "checkpoints"))
+        newest = whole_checkpoint(run / "checkpoints")
         if reached:
-            assert newest == _logged(run)  # nothing that was learned is lost
-            assert newest > reached or reached == STEPS
+            assert newest is not None
+            assert step_of(newest) == _logged(run)  # nothing that was learned is lost
+            assert (newest / MANIFEST).stat().st_mtime > at - 0.05 or reached == STEPS
 
     def go_on(self, run: Path, phase: str) -> None:
         begun = (run / "recipe.yaml").is_file()

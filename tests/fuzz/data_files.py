@@ -192,7 +192,7 @@ def _odd_place(random: Random, folder: Path, data: bytes) -> Path:
     if way == 0:
         os.mkfifo(plain)
     elif way == 1:
-        plain.symlink_to(random.choice(("/dev/zero", "train.jsonl", "nowhere", "/proc/self/mem", "/")))
+        plain.symlink_to(random.choice(("/dev/zero", "train.jsonl", "nowhere", "/proc/self/mem", "/dev")))
     elif way == 2:
         plain.mkdir()
     elif way == 3:
