@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class _Group(click.Group):
     command_class = _Command
 
     def invoke(self, ctx: click.Context) -> Any:
+        if not sys.warnoptions:  # of libraries, which none of our users can heed
+            warnings.simplefilter("ignore", FutureWarning)
         try:
             return super().invoke(ctx)
         except FastftError as error:
