@@ -81,10 +81,11 @@ def save_trained(
     before: Evaluation,
     after: Evaluation,
     measured: Mapping[str, Any] = MappingProxyType({}),
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the adapter (or the whole model), evaluation.json and, last of all, the manifest.
 
-    `measured` is what the training's steps and its start took.
+    `measured` is what the training's steps and its start took, `history` when it was begun and stopped.
     """
     target = run.adapter if checked.recipe.lora is not None else run.model_dir
     partial = target.with_name(f".{target.name}.partial")
@@ -100,7 +101,8 @@ def save_trained(
     shutil.rmtree(target, ignore_errors=True)  # of a process that was killed before it wrote the manifest
     partial.replace(target)
     write_json(run.directory / "evaluation.json", {"before": before.as_dict(), "after": after.as_dict()})
-    run.write_manifest(_manifest(run, checked, trainer, target, before, after, measured))
+    manifest = _manifest(run, checked, trainer, target, before, after, measured)
+    run.write_manifest({**manifest, "history": list(history)})
 
 
 def _order_names(adapter: Path) -> None:

@@ -6,19 +6,31 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from fastft.errors import TrainingError
-from fastft.files import take_lock, write_text
+from fastft.files import is_alive, take_lock, write_text
 from fastft.reading import read_json
 
 FILE = "heartbeat.json"
+ENDED = ("finished", "stopped")  # states of a process that came to an end of its own
 _EVERY = 5.0  # seconds between beats at least
+
+
+class _Told(TypedDict):
+    process: int
+    host: str
+    state: str
+    step: int
+    steps: int
+    time: str
 
 
 @dataclass(slots=True)
@@ -26,13 +38,24 @@ class Heartbeat:
     """Written while a process trains: its number and host, the step it is at and when that was (UTC)."""
 
     path: Path
+    before: Mapping[str, Any] = field(default_factory=dict)  # what the process before this one said last
     steps: int = 0
     step: int = 0
+    state: str = ""
     _beaten: float = -_EVERY
+
+    @classmethod
+    def after(cls, path: Path) -> Heartbeat:
+        """One that knows how far the run was, where that is told."""
+        try:
+            told = read_json(path, TrainingError, shape=_Told)
+        except TrainingError:
+            return cls(path)
+        return cls(path, told, told["steps"], told["step"])
 
     def beat(self, state: str, step: int | None = None, *, now: bool = True) -> None:
         """Say what is going on, at the last step told; unless `now`, at most every five seconds by a steady clock."""
-        self.step = self.step if step is None else step
+        self.state, self.step = state, self.step if step is None else step
         if not now and time.monotonic() - self._beaten < _EVERY:
             return
         self._beaten = time.monotonic()
@@ -70,14 +93,23 @@ def alone_in_run(directory: Path) -> Iterator[Heartbeat]:
     lock = take_lock(directory)
     if lock is None:
         raise _trained_now(directory)
-    heartbeat, state = Heartbeat(directory / FILE), "stopped"
+    _clear(directory)
+    heartbeat, state = Heartbeat.after(directory / FILE), "stopped"
     try:
         heartbeat.beat("starting")
         yield heartbeat
         state = "finished"
     finally:
-        heartbeat.beat(state, heartbeat.steps if state == "finished" else None)
+        heartbeat.beat(state)
         os.close(lock)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what a process left that was killed while it wrote a file: see `files.write_text`."""
+    for path in directory.glob(".*.partial-*"):
+        number = path.name.rpartition("-")[2]
+        if path.is_file() and number.isdigit() and (int(number) == os.getpid() or not is_alive(int(number))):
+            path.unlink(missing_ok=True)
 
 
 def require_alone(directory: Path) -> None:

@@ -25,13 +25,16 @@ def is_live(console: Console) -> bool:
 
 
 @contextmanager
-def working(console: Console, text: str) -> Iterator[Callable[[str], None]]:
+def working(console: Console, text: str, *, aloud: bool = False) -> Iterator[Callable[[str], None]]:
     """A spinner with `text` while something takes its time; yields a function that changes the text.
 
+    With `aloud` the text is said in a line of its own where there is no terminal to draw on.
     Unlike `console.status` it leaves sys.stdout alone, which belongs to the log here.
     """
     spinner = Spinner("dots", text)
     if not is_live(console):
+        if aloud:
+            console.print(f"  {text}", highlight=False, markup=False)
         yield lambda _: None
         return
     with Live(spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False):
@@ -128,7 +131,7 @@ class _Display:
         if self.live:
             self.progress.update(self.task, completed=step, facts=facts)
         elif step % max(1, self.total // _LINES_WITHOUT_TERMINAL) == 0 or step == self.total:
-            self.console.print(f"  step {step}/{self.total} · {facts}", highlight=False)
+            self.console.print(f"  step {step}/{self.total} · {facts}", highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         if self.live:

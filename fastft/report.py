@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from fastft.planning.plan import Plan
 
 _LABEL_WIDTH = 9
+_WORSE = (
+    "! held-out rows are less likely to the model than before training: a lower learning_rate, fewer epochs, or "
+    "held-out rows that resemble the others are what to try"
+)
 
 
 def opening(checked: CheckReport, run: Run, *, resumed: bool) -> RenderableType:
@@ -118,6 +122,8 @@ def evaluation(before: Evaluation, after: Evaluation, measures: Mapping[str, str
     if after.answers:
         table.add_row(f"exact last answers of {len(after.answers)}", _share(before), _share(after))
     parts: list[RenderableType] = [table] if table.row_count else []
+    if before.loss is not None and after.loss is not None and not after.loss <= before.loss:
+        parts.append(Text(_WORSE, style="yellow"))
     for first, second in zip(before.prompts, after.prompts, strict=True):
         parts.append(_prompt(first, second))
     return Group(*parts)

@@ -20,6 +20,7 @@ from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.disk_space import disk_told
 from fastft.errors import TrainingError
 from fastft.heartbeat import Heartbeat, alone_in_run
+from fastft.history import History, history_of
 from fastft.host_memory import asking_for_no_more, refreshing_callback
 from fastft.out_of_memory import (
     StepStart,
@@ -83,14 +84,18 @@ def train(
         run = resumed or Run.create(output, checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
     exports = checked.recipe.export.formats
-    with disk_told(run.directory), alone_in_run(run.directory) as heartbeat:
+    with (
+        disk_told(run.directory),
+        alone_in_run(run.directory) as heartbeat,
+        history_of(run.directory, heartbeat) as history,
+    ):
         if going_on is not None:
             going_on.adopt(console)
         if run.finished:
             console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
         else:
             with library_output_to(run.log_path, console) as user, stopping_on_signals(user) as stopping:
-                around = _Around(run, user, startup, stopping, heartbeat)
+                around = _Around(run, user, startup, stopping, heartbeat, history)
                 _train_as_memory_allows(around, checked, resumed is not None)
         if exports:
             heartbeat.beat("exporting")
@@ -109,6 +114,7 @@ class _Around:
     startup: Startup
     stopping: Stopping
     heartbeat: Heartbeat
+    history: History
 
     def tell(self, what: str) -> None:
         _warn(self.console, what)
@@ -132,6 +138,7 @@ def _train_as_memory_allows(around: _Around, checked: CheckReport, resumed: bool
         except _AgainError as error:
             give_back(error)
             around.tell(str(error))
+            around.history.stopped(str(error))
         resumed = True
 
 
@@ -163,11 +170,12 @@ def _train_loaded(around: _Around, checked: CheckReport, model: Any, tokenizer: 
 
     run, console, startup = around.run, around.console, around.startup
     data, method = checked.data, find_method(checked.recipe.method)
-    with working(console, "rehearsing the longest rows"):
+    with working(console, "rehearsing the longest rows", aloud=True):
         arguments = rehearse(checked, run, model, tokenizer, around.tell)
     startup.done("rehearsal")
     evaluated = (checked.tokenizer, *evaluated_by(method, data, checked.recipe.evaluation))
-    with working(console, "answering the held-out prompts before training"), memory_for("to answer prompts"):
+    answering = "answering the held-out prompts before training"
+    with working(console, answering, aloud=True), memory_for("to answer prompts"):
         before = evaluate_model(model, *evaluated)
     startup.done("evaluation")
     trainer, meter = _make_trainer(around, checked, model, tokenizer, arguments)
@@ -177,12 +185,13 @@ def _train_loaded(around: _Around, checked: CheckReport, model: Any, tokenizer: 
     bad = BadSteps(checked.recipe.bad_steps, data.train, run.directory / BAD_BATCHES, around.tell)
     bad.attach(trainer)
     _take_the_steps(around, trainer)
-    with working(console, "answering them again"):
+    with working(console, "answering them again", aloud=True):
         metrics = trainer_metrics(trainer, method)
         with backend.answering(trainer.model), memory_for("to answer prompts"):
             after = replace(evaluate_model(trainer.model, *evaluated), metrics=metrics)
     measured = {**meter.summary(), "startup": startup.as_dict(), "skipped_steps": bad.skipped}
-    save_trained(run, checked, trainer, before, after, measured)
+    around.history.note("trained")
+    save_trained(run, checked, trainer, before, after, measured, around.history.lines())
     console.print(report.evaluation(before, after, method.measures))
     console.print(report.speed(run.manifest()["training"], checked.plan))
 
@@ -195,8 +204,10 @@ def _take_the_steps(around: _Around, trainer: Any) -> None:
     from fastft.resume import find_checkpoint, train_to_the_end
 
     run, checkpoint = around.run, find_checkpoint(around.run, around.console)
+    ended = around.history.goes_on_from(step_of(checkpoint))
     if checkpoint is not None:
-        around.console.print(f"going on from step {step_of(checkpoint)} ({checkpoint.name})", highlight=False)
+        said = f"going on from step {step_of(checkpoint)} ({checkpoint.name})" + (f"; it {ended}" if ended else "")
+        around.console.print(said, highlight=False, markup=False)
     start = StepStart(trainer, from_start=checkpoint is None)
     start.attach()
     try:
@@ -232,10 +243,10 @@ def _load(around: _Around, checked: CheckReport) -> tuple[Any, Any, BaseIdentity
 
     recipe, run, begun = checked.recipe, around.run, started_with(around.run)
     prepare_stage(recipe.model.model_name, around.console)
-    with working(around.console, "importing Unsloth"):
+    with working(around.console, "importing Unsloth", aloud=True):
         backend.import_unsloth()
     around.startup.done("imports")
-    with working(around.console, "loading the model"):
+    with working(around.console, "loading the model", aloud=True):
         with memory_for("to load the model"):
             model, tokenizer = load_model(
                 recipe.model,

@@ -326,7 +326,7 @@ def test_neither_torch_nor_transformers_is_imported(write: Write) -> None:
 
 
 def test_loading_is_quick(write: Write) -> None:
-    """Cold: the caches of the parsed sources are emptied. Processor time, so that a busy machine does not matter."""
+    """Cold: the caches of the parsed sources are emptied. In processor time of a count to a million beside it (0.07 s)."""
     from fastft.recipe import training_arguments, trl_config
 
     path = write(VALID + "training:\n  optim: adamw_8bit\n  learning_rate: 1e-4\n")
@@ -334,7 +334,9 @@ def test_loading_is_quick(write: Write) -> None:
         cached.cache_clear()
     begun = time.process_time()
     load_recipe(path)
-    assert time.process_time() - begun < 0.25
+    loaded = time.process_time()
+    sum(i * i % 7 for i in range(1_000_000))
+    assert (loaded - begun) / (time.process_time() - loaded) < 4
 
 
 def test_a_mixture_is_read_and_written(write: Callable[[str], Path]) -> None:
