@@ -31,6 +31,7 @@ _PUBLIC = {
     "evaluate": "fastft.evaluating",
     "ChatSession": "fastft.chat",
     "serve": "fastft.serving",
+    "replay": "fastft.replaying",
     "FastftError": "fastft.errors",
 }
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_recipe",
+    "replay",
     "serve",
     "train",
     "verify",
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from fastft.exporting import export
     from fastft.recipe.load import load_recipe
     from fastft.recipe.schema import Recipe
+    from fastft.replaying import replay
     from fastft.run import Run
     from fastft.serving import serve
     from fastft.training import train
