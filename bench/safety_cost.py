@@ -51,7 +51,7 @@ OFF: dict[str, Callable[..., Any]] = {
     "fastft.checkpoints:require_room": _nothing,
     "fastft.checkpoints:seal": _nothing,
     "fastft.checkpoints:rotate": _nothing,
-    "fastft.checkpoints:_make_durable": _nothing,
+    "fastft.checkpoints:make_durable": _nothing,
 }
 
 

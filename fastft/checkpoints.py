@@ -6,7 +6,6 @@ A checkpoint is whole if its manifest, written last, names its files with their 
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from fastft.device import free_disk
 from fastft.disk_space import LEFT_FREE, in_words
 from fastft.errors import TrainingError
-from fastft.files import sha256_of, write_json
+from fastft.files import make_durable, sha256_of, write_json
 from fastft.open_ends import FILE, best_of
 from fastft.reading import read_json
 
@@ -126,12 +125,12 @@ def save_whole(trainer: Any, keep: Callable[[Path], None]) -> None:
         _name_best(trainer.state, staging, folder, made)
         keep(made)
         for log in folder.parent.glob("*.jsonl"):
-            _make_durable(log)
+            make_durable(log)
         seal(made, trainer.state.global_step)
         final = folder / made.name
         shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
         made.replace(final)
-        _make_durable(folder)
+        make_durable(folder)
         shutil.rmtree(staging, ignore_errors=True)
         rotate(folder, limit, trainer.state.best_model_checkpoint, trainer.state.global_step)
 
@@ -165,10 +164,10 @@ def seal(checkpoint: Path, step: int) -> None:
     """Make every file durable and write the manifest, last."""
     files = {}
     for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST):
-        _make_durable(path)
+        make_durable(path)
         files[str(path.relative_to(checkpoint))] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     write_json(checkpoint / MANIFEST, {"fastft_checkpoint": 1, "step": step, "files": files})
-    _make_durable(checkpoint)
+    make_durable(checkpoint)
 
 
 def rotate(folder: Path, limit: int | None, best: str | None, reached: float = math.inf) -> None:
@@ -194,11 +193,3 @@ def _newest_first(folder: Path) -> Iterator[tuple[int, Path]]:
         if path.name.removeprefix(_PREFIX).isdigit() and path.is_dir()
     ]
     yield from sorted(numbered, reverse=True)
-
-
-def _make_durable(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

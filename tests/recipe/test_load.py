@@ -326,7 +326,7 @@ def test_neither_torch_nor_transformers_is_imported(write: Write) -> None:
 
 
 def test_loading_is_quick(write: Write) -> None:
-    """Cold: the caches of the parsed sources are emptied. In processor time of a count to a million beside it (0.07 s)."""
+    """Cold: the caches of the parsed sources are emptied. In processor time of a count to a million beside it."""
     from fastft.recipe import training_arguments, trl_config
 
     path = write(VALID + "training:\n  optim: adamw_8bit\n  learning_rate: 1e-4\n")
