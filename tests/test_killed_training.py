@@ -70,7 +70,7 @@ class Training:
         content["evaluation"] |= {"samples": 4} if self.method == "sft" else {}
         self.recipe = self.folder / "recipe.yaml"
         self.recipe.write_text(yaml.safe_dump(content))
-        self.whole = self.folder / "whole" / "run"  # its name goes into GGUF files
+        self.whole = self.folder / "whole" / "run"
 
     def train_whole(self) -> None:
         """In a process that imports all itself, as anyone's does."""

@@ -47,6 +47,6 @@ def refuse_text_formats(source: Source, formats: Sequence[str]) -> None:
     wrong = [name for name in formats if name not in SCORING_FORMATS]
     if wrong and source.classifies:
         raise ExportError(
-            f"{source.label} is a reward model, and {wrong[0]} is for models that write text",
+            f"{source.folder} is a reward model, and {wrong[0]} is for models that write text",
             hint=f"A reward model is exported as {' or '.join(SCORING_FORMATS[:2])}.",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from fastft.files import sha256_of
 if TYPE_CHECKING:
     from fastft.exporters.base_model import BaseModel
     from fastft.run import Run
+
+_IN_4_BITS = re.compile(r"(-unsloth)?-bnb-4bit$")  # how Unsloth ends the names of quantised models
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,10 @@ class Trained:
     @classmethod
     def of_run(cls, run: Run) -> Trained:
         """Raises ModelError if the run isn't finished, or its adapter was changed."""
-        model = run.trained_manifest()["model"]
-        folder = trained_folder(run)
-        base = BaseIdentity(**model["base"])
-        source = Source(folder, folder == run.adapter, model["model_name"], model["revision"], run.name, base)
+        manifest = run.trained_manifest()
+        model, folder = manifest["model"], trained_folder(run)
+        base, label = BaseIdentity(**model["base"]), _label(model["model_name"], manifest.get("method", ""))
+        source = Source(folder, folder == run.adapter, model["model_name"], model["revision"], label, base)
         return cls(source, run.exports, run.heldout_path)
 
     @classmethod
@@ -100,6 +103,11 @@ class Trained:
         source |= {"folder": Path(source["folder"]), "trained_on": BaseIdentity(**source["trained_on"])}
         heldout = Path(values["heldout"]) if values["heldout"] else None
         return cls(Source(**source), Path(values["exports"]), heldout)
+
+
+def _label(model_name: str, method: str) -> str:
+    """Of the model and what was done to it: exports hold nothing of where they were made, so equal runs' are equal."""
+    return "-".join(filter(None, (_IN_4_BITS.sub("", Path(model_name).name), method)))
 
 
 def trained_folder(run: Run) -> Path:

@@ -13,9 +13,11 @@ import pytest
 from fastft.base_identity import identify
 from fastft.errors import ExportError, ModelError
 from fastft.exporters.process import staging_folder
+from fastft.exporters.source import Trained
 from fastft.exporters.workbench import Target, disk_needed, require_space
-from fastft.files import sha256_of
+from fastft.files import folder_hashes, sha256_of
 from fastft.recipe.schema import ExportSection
+from fastft.run import Run
 from tests.exporters.making import make
 from tests.exporters.models import save_adapter
 
@@ -29,7 +31,7 @@ def make_run(folder: Path, tiny: Path) -> Path:
     save_adapter(tiny, folder / "adapter", tiny, r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"])
     (folder / "recipe.yaml").write_text("method: sft\n")
     model = {"model_name": "fastft/tiny", "revision": None, "base": identify("fastft/tiny").as_dict()}
-    (folder / "manifest.json").write_text(json.dumps({"model": model, "files": {}}))
+    (folder / "manifest.json").write_text(json.dumps({"method": "sft", "model": model, "files": {}}))
     return folder
 
 
@@ -82,6 +84,34 @@ def test_an_export_of_other_weights_is_not_overwritten_unasked(exported: Path, t
     assert sha256_of(weights) == before
     make(run, MERGED, overwrite=True)
     assert sha256_of(weights) != before
+
+
+@pytest.mark.slow
+def test_exports_hold_nothing_of_where_they_were_made(exported: Path, tmp_path: Path) -> None:
+    """So that two runs which learned the same have the same files."""
+    moved = shutil.copytree(exported, tmp_path / "elsewhere" / "other-name")
+    shutil.rmtree(moved / "exports")
+    make(moved, BOTH)
+    mine, other = (folder_hashes(run / "exports") for run in (moved, exported))
+    assert {name: digest for name, digest in mine.items() if not name.endswith("export.json")} == {
+        name: digest for name, digest in other.items() if not name.endswith("export.json")
+    }
+
+
+@pytest.mark.parametrize(
+    ("model_name", "label"),
+    [
+        ("fastft/tiny", "tiny-sft"),
+        ("unsloth/Qwen3-4B-Instruct-2507-unsloth-bnb-4bit", "Qwen3-4B-Instruct-2507-sft"),
+        ("/models/llama-bnb-4bit", "llama-sft"),
+    ],
+)
+def test_the_model_and_the_method_name_an_export(model_name: str, label: str, exported: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(exported, tmp_path / "run", ignore=shutil.ignore_patterns("exports"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["model"]["model_name"] = model_name
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert Trained.of_run(Run(run)).source.label == label
 
 
 @pytest.mark.slow

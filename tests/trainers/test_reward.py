@@ -121,7 +121,7 @@ def test_the_merged_model_is_proven_and_a_wrong_one_is_caught(run: fastft.Run) -
 
 @pytest.mark.slow
 def test_a_reward_model_is_no_model_of_text(run: fastft.Run) -> None:
-    with pytest.raises(ExportError, match="judge is a reward model, and gguf is for models that write text"):
+    with pytest.raises(ExportError, match="judge/adapter is a reward model, and gguf is for models that write text"):
         run.export(["gguf"])
     recipe = _recipe() | {"model": {"model_name": str(run.directory), "max_seq_length": 128}}
     with pytest.raises(ModelError, match="is a reward model, which writes no text"):
