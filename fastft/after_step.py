@@ -145,7 +145,10 @@ class AfterStep:
                 after.take_up()
 
             def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-                if after._evaluates and after.stopping.received is not None:
+                if after.stopping.received is None:
+                    return
+                if after._evaluates:
                     raise _BrokenOffError
+                raise KeyboardInterrupt  # before the first step: nothing was learned that a checkpoint would keep
 
         return AfterStepCallback()

@@ -29,7 +29,8 @@ _WINDOW = 64  # finite losses that a spike is judged by
 _LEAST = 16  # of them, before which nothing is called a spike
 _OVER = 1.0  # nats above the median that a spike has at least
 _KEPT = 20  # batches of spikes that are only told
-_STATE = "fastft_losses"  # under which the window lies in a checkpoint's trainer_state.json
+# Under these a checkpoint's trainer_state.json holds the window, and how many were skipped, in all and in a row.
+_STATE, _SKIPPED = "fastft_losses", "fastft_skipped_steps"
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ class BadSteps:
         class BadStepsCallback(TrainerCallback):
             def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
                 watch._window.extend(state.stateful_callbacks.get(_STATE, ()))
+                watch.skipped, watch._in_a_row = state.stateful_callbacks.get(_SKIPPED, (0, 0))
                 keep_until(watch.folder / LIST, state.global_step)
 
             def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -83,7 +85,7 @@ class BadSteps:
 
             def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
                 watch.look(state.global_step + 1, trainer, scaled=bool(args.fp16))
-                state.stateful_callbacks[_STATE] = list(watch._window)
+                state.stateful_callbacks |= {_STATE: list(watch._window), _SKIPPED: [watch.skipped, watch._in_a_row]}
 
         return BadStepsCallback()
 

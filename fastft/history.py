@@ -6,8 +6,10 @@ A process that was killed writes no line, so the next one tells of it, by what i
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,12 +22,13 @@ from typing import Any
 from fastft.errors import FastftError, printable
 from fastft.files import write_text
 from fastft.heartbeat import ENDED, Heartbeat
-from fastft.lines import append_lines
+from fastft.lines import append_lines, keep_until
 
 FILE = "history.jsonl"
 _FIRST, _LAST = 20, 180  # lines that are kept of a run that was stopped again and again
 _LONGEST = 300  # characters of a reason
 _MOST_BYTES = 1 << 20
+_STEP = re.compile(r"^training stopped at step \d+ of \d+: ")  # which the line has
 _KILLED = "it was killed, or the machine went down: its heartbeat says no end"
 
 
@@ -50,7 +53,7 @@ class History:
             self._shorten()
 
     def goes_on_from(self, step: int) -> str:
-        """Note that training begins after `step`, here and in train.log; returns why it had ended before, or nothing."""
+        """Note here and in train.log that training begins after `step`; returns why it had ended before, or nothing."""
         what, before = "went on" if step else "began", self._last_end()
         self.note(what, step)
         told = f"{what} after step {step}" + (f"; before, it {before}" if before else "")
@@ -89,16 +92,11 @@ def _line(text: str) -> dict[str, Any] | None:
 @contextmanager
 def history_of(directory: Path, heartbeat: Heartbeat) -> Iterator[History]:
     """The history of the run whose lock `heartbeat` holds: how the process before ended, and how this one does."""
-    history = History(directory / FILE, heartbeat)
-    before = heartbeat.before
-    if before and before.get("state") not in ENDED:
-        history.note(
-            "died",
-            int(before["step"]),
-            why=_KILLED,
-            doing=before["state"],
-            last_heard=before["time"],
-        )
+    history, before = History(directory / FILE, heartbeat), heartbeat.before
+    with suppress(OSError):
+        keep_until(history.path, math.inf)  # all but a line that was cut off
+    if before and before["state"] not in ENDED:
+        history.note("died", before["step"], why=_KILLED, doing=before["state"], last_heard=before["time"])
     try:
         yield history
     except BaseException as error:
@@ -111,4 +109,5 @@ def _why(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         with suppress(ValueError):
             return signal.Signals(getattr(error, "exit_code", 128 + signal.SIGINT) - 128).name
-    return error.message if isinstance(error, FastftError) else f"{type(error).__name__}: {error}"
+    said = error.message if isinstance(error, FastftError) else f"{type(error).__name__}: {error}"
+    return _STEP.sub("", said)

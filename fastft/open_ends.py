@@ -39,7 +39,7 @@ def open_ends(trainer: Any) -> dict[str, Any]:
         "losses_told": float(trainer._total_loss_scalar),
         "last_logged": int(trainer._globalstep_last_logged),
     }
-    counted = trainer.meter.untold() if hasattr(trainer, "meter") else {}
+    counted = trainer.meter.counts() if hasattr(trainer, "meter") else {}
     return {"trl": found, "losses": losses, "counted": counted}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,8 @@ def progress_callback(
             self.started = 0.0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            self.started = self.mark = time.perf_counter()
+            self.mark = time.perf_counter()
+            self.started = self.mark - _seconds_told(metrics)
             self.left = _time_left(args, state, planned)
             self.display.begin(state.max_steps, state.global_step)
 
@@ -91,6 +93,12 @@ def progress_callback(
             return self.mark - mark
 
     return ProgressCallback()
+
+
+def _seconds_told(metrics: Path) -> float:
+    """Of training until the last point of a run that is gone on with: its points count on from there."""
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    return float(json.loads(lines[-1]).get("seconds", 0.0)) if lines else 0.0
 
 
 def _time_left(args: Any, state: Any, planned: float | None) -> TimeLeft:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,19 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from safetensors import SafetensorError
 
 from fastft.after_step import AfterStep
+from fastft.bad_steps import FOLDER as BAD_BATCHES
+from fastft.bad_steps import LIST
 from fastft.base_identity import BaseIdentity
 from fastft.changes import Change, begun_with, changes_of, keep_changes, require_may, told, with_changes
 from fastft.checkpoints import save_whole, step_of, whole_checkpoint
 from fastft.disk_space import disk_told
 from fastft.errors import DatasetError, RecipeError, TrainingError
-from fastft.files import write_json, write_text
+from fastft.files import write_json
 from fastft.heartbeat import is_trained_now, last_beat, require_alone
+from fastft.lines import keep_where, unreadable_lines
 from fastft.model_files import resolve_model
 from fastft.model_fit import fit_to_model
 from fastft.recipe.load import load_recipe
@@ -143,7 +146,8 @@ def keep_start(run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, re
 
 
 def find_checkpoint(run: Run, console: Console) -> Path | None:
-    """The newest whole checkpoint, or None. Damaged ones are passed over, and that is said."""
+    """The newest whole checkpoint, or None. Damaged ones are passed over, and that is said; damaged records, too."""
+    _tell_unreadable(run, console)
     return whole_checkpoint(run.checkpoints, lambda why: console.print(f"! {why}", style="yellow", markup=False))
 
 
@@ -159,14 +163,17 @@ def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: 
         with disk_told(run.directory):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
-        raise _ended(trainer, run, "interrupted", stopping.exit_code) from None
+        why = stopping.received.name if stopping.received is not None else "interrupted"
+        raise _ended(trainer, run, why, stopping.exit_code) from None
     except UnpicklingError as error:
         raise TrainingError(
             f"{checkpoint} holds more than numbers, which a program could hide in, so it isn't read",
             hint="fastft didn't write it so. Delete that folder; training then goes on from the checkpoint before it.",
         ) from error
-    # The last four are what libraries raise over a checkpoint that is whole, and not what they would have written.
-    except (RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
+    # The last five are what libraries raise over a checkpoint that is whole, and not what they would have written.
+    except (
+        RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, SafetensorError,
+    ) as error:  # fmt: skip
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingError(_stopped(trainer, reason), hint=_how_to_go_on(run)) from error
     finally:
@@ -196,17 +203,13 @@ def _forget_points_after(run: Run, step: int) -> None:
 
     The line of the whole training goes too, and one that was cut off.
     """
-    if not run.metrics_path.is_file():
-        return
-    lines = run.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if _is_of_steps_until(step, line)]
-    if len(kept) != len(lines):
-        write_text(run.metrics_path, "".join(kept))
+    keep_where(run.metrics_path, lambda point: 0 < step >= int(point["step"]) and "train_runtime" not in point)
 
 
-def _is_of_steps_until(step: int, line: str) -> bool:
-    try:
-        point = json.loads(line) if line.endswith("\n") else {}
-        return step > 0 and point["step"] <= step and "train_runtime" not in point
-    except (ValueError, KeyError, TypeError):
-        return False
+def _tell_unreadable(run: Run, console: Console) -> None:
+    """Lines that can't be read are left out when a run goes on; how many, and which is the first."""
+    for name in ("metrics.jsonl", "samples.jsonl", "completions.jsonl", f"{BAD_BATCHES}/{LIST}"):
+        if numbers := unreadable_lines(run.directory / name):
+            lines = "1 unreadable line is" if len(numbers) == 1 else f"{len(numbers):,} unreadable lines are"
+            told = f"! {run.directory / name}: {lines} left out; the first is line {numbers[0]:,}"
+            console.print(told, style="yellow", markup=False, soft_wrap=True)

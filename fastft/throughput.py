@@ -71,7 +71,7 @@ class Window:
 class Meter:
     """Counts and times the steps of one process's training: `attach` to a trainer, then read `point` and `summary`.
 
-    After a resume nothing is known of the former process, and nothing of it is counted.
+    After a resume the tokens of the former processes' steps are counted, as checkpoints hold them; their time is not.
     """
 
     cost: StepCost | None = None
@@ -80,6 +80,7 @@ class Meter:
     later: Window = field(default_factory=Window)
     _open: Window = field(default_factory=Window)  # steps that weren't read yet
     _untold: Window = field(default_factory=Window)  # the first step, until a point has told it
+    _before: Window = field(default_factory=Window)  # steps of the processes before, up to the checkpoint
     _counts: Any = None  # on the device: tokens, supervised ones, pairs
     _told: bool = True  # whether the batches say which tokens are learned
     _began: float = 0.0
@@ -153,15 +154,15 @@ class Meter:
         self._peak = peak_memory()
         return {**told, **rates, "peak_memory": self._peak}
 
-    def untold(self) -> dict[str, int | None]:
-        """The counts of the steps since the last point, for a checkpoint: all but times."""
+    def counts(self) -> dict[str, dict[str, int | None]]:
+        """For a checkpoint: the counts, all but times, of the steps since the last point, and of all steps."""
         self._open = self._close()  # read from the device, and still open
-        whole = self._untold + self._open
-        return {name: getattr(whole, name) for name in _COUNTS}
+        parts = {"untold": self._untold + self._open, "all": self._before + self.first + self.later + self._open}
+        return {part: {name: getattr(whole, name) for name in _COUNTS} for part, whole in parts.items()}
 
-    def take_up(self, counted: Mapping[str, int | None]) -> None:
-        """Begin with the counts of another process's last steps, which no point has told yet."""
-        self._untold = Window(**counted) if counted else Window()  # pyright: ignore[reportArgumentType]
+    def take_up(self, counted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Begin with the counts that another process's checkpoint holds."""
+        self._untold, self._before = Window(**counted.get("untold", {})), Window(**counted.get("all", {}))
 
     def restart(self) -> None:
         """Forget the steps so far: what follows is measured alone."""
@@ -169,13 +170,13 @@ class Meter:
         self.later = self._untold = Window()
 
     def summary(self) -> dict[str, Any]:
-        """What the steps of this process come to: all but the first, where there are more."""
+        """Tokens of all steps; memory and rates of this process's, of which the first counts only if it is alone."""
         self.later += self._close()
-        whole = self.first + self.later
+        whole = self._before + self.first + self.later
         steady = self.later if self.later.steps else self.first
         return {
             "peak_memory": self._peak or peak_memory(),
-            "measured_steps": whole.steps,
+            "measured_steps": self.first.steps + self.later.steps,
             "tokens": whole.tokens,
             "supervised_tokens": whole.supervised,
             "first_step_seconds": round(self.first.seconds, 3),
@@ -247,9 +248,12 @@ def _meter_callback(meter: Meter) -> Any:
     from transformers import TrainerCallback
 
     class MeterCallback(TrainerCallback):
+        begun = 0
+
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             import torch
 
+            self.begun = state.global_step
             if args.device.type == "cuda":  # what was evaluated before is no part of the training's peak
                 torch.cuda.reset_peak_memory_stats(args.device)
 
@@ -260,8 +264,16 @@ def _meter_callback(meter: Meter) -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
             if logs is not None and "loss" in logs:
                 logs.update(meter.point())
+            if logs is not None and "train_runtime" in logs:
+                logs.update(_of_steps_taken(logs, (state.global_step - self.begun) / state.max_steps))
 
     return MeterCallback()
+
+
+def _of_steps_taken(logs: Mapping[str, Any], share: float) -> dict[str, float]:
+    """The rates of a whole training by the `share` of its steps that this process took, not all that were planned."""
+    rates = ("train_samples_per_second", "train_steps_per_second")
+    return {key: round(logs[key] * share, 3) for key in rates if key in logs}
 
 
 def meter_for(checked: CheckReport, model: Any, arguments: Mapping[str, Any]) -> Meter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,6 +187,24 @@ def test_training_stops_before_the_step_and_the_step_can_be_replayed(tmp_path: P
     (tmp_path / "run" / FOLDER / "step-3.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ModelError, match=r"step-3.safetensors is no batch that training kept"):
         replay(tmp_path / "run", 3)
+
+
+@pytest.mark.slow
+def test_skipped_steps_are_counted_on_when_a_run_goes_on(tmp_path: Path) -> None:
+    """In all, for the manifest, and in a row: a run that is stopped between gets no more of them than another."""
+    import fastft
+
+    recipe = _spoilt(tmp_path, [3, 4, 5, 6], bad_steps={"action": "skip", "most_skipped": 3})
+    with pytest.raises(TrainingError, match=r"4 bad steps in a row"):
+        _train(recipe, tmp_path)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-5")
+    with pytest.raises(TrainingError, match=r"4 bad steps in a row"):  # on from the fourth step, two of them skipped
+        _train(recipe, tmp_path)
+    _spoilt(tmp_path, [])
+    console = Console(file=io.StringIO())
+    run = fastft.train(tmp_path / "run", resume=True, console=console)
+    assert run.manifest()["training"]["skipped_steps"] == 3
+    assert [point["step"] for point in run.metrics() if "loss" in point] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.slow

@@ -175,6 +175,17 @@ def test_every_method_goes_on_to_the_same_end(method: str, warm: Warm, tmp_path:
     case.same(case.stopped(("begin 3", "SIGTERM"), ("end 8", "SIGKILL")))
 
 
+def test_an_evaluation_before_the_first_step_is_left_at_once(warm: Warm, tmp_path: Path) -> None:
+    """No step is taken for the sake of a checkpoint, and the run begins again with that evaluation."""
+    case = Case(warm, tmp_path, "sft", training={**IN_THE_MIDDLE, "eval_on_start": True})
+    run = tmp_path / "stopped" / "run"
+    assert case.train(run, at="evaluating 0") == 143
+    assert f"training stopped at step 0 of {STEPS}: SIGTERM" in case.said
+    assert not (run / "metrics.jsonl").exists()
+    assert case.train(run) == 0
+    case.same(run)
+
+
 WHOLE_WEIGHTS = {"model": {"full_finetuning": True}}
 IN_THE_MIDDLE = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 1}
 BEST = {**IN_THE_MIDDLE, "load_best_model_at_end": True, "save_steps": 2, "save_total_limit": 1}

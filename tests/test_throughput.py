@@ -169,7 +169,9 @@ def _window_of(batch: dict[str, Any], pad_to_multiple_of: int | None = None) -> 
     return meter.first
 
 
-def test_a_resumed_run_counts_its_own_steps_only(chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_counts_all_steps_and_times_its_own(
+    chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import fastft.progress
 
     whole = fastft.progress.progress_callback
@@ -194,7 +196,13 @@ def test_a_resumed_run_counts_its_own_steps_only(chats: Path, tmp_path: Path, mo
     assert [point["step"] for point in points] == list(range(1, 11))
     assert sum(point["tokens"] for point in points) == 2 * _train_counts(run)["tokens"]
     assert told["measured_steps"] == 4  # 7 to 10: what came before was another process'
-    assert told["tokens"] == sum(point["tokens"] for point in points[6:])
+    assert told["tokens"] == sum(point["tokens"] for point in points)
+    assert told["supervised_tokens"] == sum(point["supervised_tokens"] for point in points)
+    seconds = [point["seconds"] for point in points]
+    assert seconds == sorted(seconds), "counted on from where it was stopped"
+    last = run.metrics()[-1]
+    assert last["train_steps_per_second"] == pytest.approx(4 / last["train_runtime"], rel=1e-2)
+    assert last["train_samples_per_second"] == pytest.approx(4 * 4 / last["train_runtime"], rel=1e-2)
     assert told["steps"] == 10
     for point in points[7:]:  # a rate is that of its own step, which the tokens before it don't lift
         assert point["tokens_per_second"] * (point["seconds"] - points[6]["seconds"] + 1) < 50 * point["tokens"]

@@ -59,7 +59,7 @@ def run(data: Path, output: io.StringIO, tmp_path_factory: pytest.TempPathFactor
 def test_a_run_holds_all_that_it_should(run: fastft.Run) -> None:
     names = {path.name for path in run.directory.iterdir()}
     expected = {"recipe.yaml", "manifest.json", "metrics.jsonl", "train.log", "checkpoints", "adapter"}
-    expected |= {"fast_path.json", "heartbeat.json"}
+    expected |= {"fast_path.json", "heartbeat.json", "history.jsonl"}
     assert expected | {"start.json", "heldout.jsonl", "audit.json", "evaluation.json"} == names
     adapter = {path.name for path in run.adapter.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= adapter
