@@ -29,10 +29,12 @@ _BESIDE = (
     "disable_tqdm", "log_level",
 )  # fmt: skip
 _MAY = (
-    "export, evaluation, bad_steps, save_steps, save_total_limit, logging_steps, report_to, and more max_steps or "
-    "epochs may"
+    "export, evaluation, bad_steps, save_steps, save_total_limit, logging_steps, report_to, the folders of files, and "
+    "more max_steps or epochs may"
 )
 _NOTHING = "nothing"
+# Where files lie that are known again by what they hold: examples, labels and base by their hashes.
+_PLACES = ("data.path", "data.eval_split", "data.chat_template", "callbacks", "rewards", "model.model_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,29 @@ class Change:
     def lengthens(self) -> bool:
         return self.key in _LONGER and _number(self.was) is not None and _number(self.now) is not None
 
+    @property
+    def moves(self) -> bool:
+        """Whether only the folder is another, in which files of the same names lie now."""
+        return self.key in _PLACES and without_folders(self.was) == without_folders(self.now)
+
     def why_not(self) -> str | None:
         """Why the run can't go on with it, or None if it can."""
-        if self.key.startswith(_SECTIONS):
+        if self.key.startswith(_SECTIONS) or self.moves:
             return None
         if self.lengthens:
             return None if float(self.now) > float(self.was) else "a run can be made longer, not shorter"
         if self.key.removeprefix("training.") in _BESIDE and self.now is not None:
             return None
         return "what was learned so far was learned otherwise"
+
+
+def without_folders(value: Any) -> Any:
+    """`value` with the names alone of the absolute paths in it, but for runs that reward: those aren't hashed."""
+    if isinstance(value, Mapping):
+        return {key: item if key == "run" else without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    return value.rpartition("/")[2] if isinstance(value, str) and value.startswith("/") else value
 
 
 def _said(value: Any) -> str:

@@ -94,16 +94,17 @@ def _why_changed(checkpoint: Path, name: str, size: int, digest: str) -> str | N
     return None if sha256_of(path) == digest else f"{name} was changed since it was written"
 
 
-def save_whole(trainer: Any, keep: Callable[[Path], None]) -> None:
+def save_whole(trainer: Any, keep: Callable[[Path], None], goes_on_from: Path | None = None) -> None:
     """Let `trainer` write its checkpoints so, and delete old ones only once the new one is whole.
 
     `keep` adds its own to the folder of each. The run's logs are made durable with it: what they tell of the steps
-    before isn't written again.
+    before isn't written again. `goes_on_from` is the checkpoint that training goes on from.
     transformers writes a checkpoint in its place, file by file, and deletes others by the clock's order.
     """
     folder, save, place = Path(trainer.args.output_dir), trainer._save_checkpoint, trainer._get_output_dir
     limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None
     staging = folder / _STAGING
+    clear(folder, limit, goes_on_from)
 
     def save_checkpoint(model: Any, trial: Any) -> None:
         try:
@@ -135,6 +136,16 @@ def save_whole(trainer: Any, keep: Callable[[Path], None]) -> None:
         rotate(folder, limit, trainer.state.best_model_checkpoint, trainer.state.global_step)
 
     trainer._save_checkpoint = save_checkpoint
+
+
+def clear(folder: Path, limit: int | None, goes_on_from: Path | None) -> None:
+    """Do what a process had no time for that was killed after it put `goes_on_from` in its place, or before it could.
+
+    There may be no further checkpoint that would do it.
+    """
+    shutil.rmtree(folder / _STAGING, ignore_errors=True)
+    if goes_on_from is not None:
+        rotate(folder, limit, best_of(goes_on_from), step_of(goes_on_from))
 
 
 def require_room(trainer: Any, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,16 @@ from fastft.after_step import AfterStep
 from fastft.bad_steps import FOLDER as BAD_BATCHES
 from fastft.bad_steps import LIST
 from fastft.base_identity import BaseIdentity
-from fastft.changes import Change, begun_with, changes_of, keep_changes, require_may, told, with_changes
+from fastft.changes import (
+    Change,
+    begun_with,
+    changes_of,
+    keep_changes,
+    require_may,
+    told,
+    with_changes,
+    without_folders,
+)
 from fastft.checkpoints import save_whole, step_of, whole_checkpoint
 from fastft.disk_space import disk_told
 from fastft.errors import DatasetError, RecipeError, TrainingError
@@ -81,14 +90,15 @@ def unfinished_twin(
     if isinstance(source, str | Path) and Path(source).is_dir():
         return None
     recipe = load_recipe(source, overrides)
-    try:
-        run = Run.unfinished(Path(recipe.output_dir))
-    except TrainingError:
-        return None
-    if is_trained_now(run.directory):
-        tell(f"{run.directory} is being trained now ({last_beat(run.directory)}); another run begins beside it")
-        return None
-    recipe = _fitted(recipe)
+    for run in Run.all_unfinished(Path(recipe.output_dir)):
+        if is_trained_now(run.directory):
+            tell(f"{run.directory} is being trained now ({last_beat(run.directory)}); it is left alone")
+        elif (going_on := _of_same_recipe(run, _fitted(recipe))) is not None:
+            return going_on
+    return None
+
+
+def _of_same_recipe(run: Run, recipe: Recipe) -> GoingOn | None:
     try:
         changes = changes_of(run, recipe)
     except RecipeError:
@@ -139,7 +149,13 @@ def keep_start(run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, re
     """
     if resumed and run.start_path.exists():
         start = read_start(run.start_path)
-        BaseIdentity(**start["base"]).require_same(base)
+        known = BaseIdentity(**start["base"])
+        if known.model_name != base.model_name and without_folders(known.model_name) == without_folders(
+            base.model_name
+        ):
+            known = replace(known, model_name=base.model_name)  # the model's folder was moved
+        known.require_same(base)
+        write_json(run.start_path, start | {"base": known.as_dict()})
         return with_changes(start["arguments"], run)
     write_json(run.start_path, {"arguments": dict(arguments), "base": base.as_dict()})
     return dict(arguments)
@@ -155,7 +171,7 @@ def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: 
     """Train, from `checkpoint` if there is one. Raises TrainingError that says where it stopped and how to go on."""
     _forget_points_after(run, step_of(checkpoint))
     after_step = AfterStep(trainer, stopping, checkpoint)
-    save_whole(trainer, after_step.keep)
+    save_whole(trainer, after_step.keep, checkpoint)
     trainer.callback_handler.callbacks.insert(1, stopping.callback())  # what looks at a step sees that it is saved
     after_step.attach()
     stopping.graceful = True

@@ -122,14 +122,20 @@ class Run:
     @classmethod
     def unfinished(cls, output_dir: Path) -> Run:
         """The newest run of `output_dir` (or its numbered siblings) whose training or exports did not finish."""
-        found = [run for run in cls._siblings(output_dir.absolute()) if not run.complete]
+        found = cls.all_unfinished(output_dir)
         if not found:
             finished = f"the run at {output_dir} is finished" if cls(output_dir).finished else ""
             raise TrainingError(
                 f"There is nothing to resume: {finished or f'no unfinished run at {output_dir}'}",
                 hint="Without --resume a new run begins; or name the run: fastft train RUN_DIRECTORY --resume.",
             )
-        return found[-1]
+        return found[0]
+
+    @classmethod
+    def all_unfinished(cls, output_dir: Path) -> list[Run]:
+        """Those of `output_dir` and its numbered siblings whose training or exports did not finish, newest first."""
+        found = [run for run in cls._siblings(output_dir.absolute()) if not run.complete]
+        return found[::-1]
 
     @classmethod
     def _siblings(cls, output_dir: Path) -> Iterator[Run]:

@@ -14,11 +14,13 @@ import yaml
 from rich.console import Console
 
 import fastft
+from fastft.base_identity import BaseIdentity
 from fastft.changes import Change, changes_of, keep_changes, require_may
-from fastft.errors import RecipeError, TrainingError
+from fastft.errors import ModelError, RecipeError, TrainingError
 from fastft.files import sha256_of, write_json
+from fastft.heartbeat import alone_in_run
 from fastft.recipe.schema import Recipe
-from fastft.resume import run_to_resume, unfinished_twin
+from fastft.resume import keep_start, run_to_resume, unfinished_twin
 from fastft.run import Run
 from tests.short_runs import recipe_of, train, write_chats
 
@@ -83,6 +85,54 @@ def test_by_itself_only_what_does_not_touch_the_training(run: Run, recipe: dict[
     assert [str(change) for change in twin.changes] == ["export.formats [] → ['adapter']"]
     assert unfinished_twin(recipe, [where, "training.max_steps=9"]) is None
     assert unfinished_twin(recipe, [where, "training.learning_rate=0.1"]) is None
+
+
+def test_by_itself_the_newest_of_the_same_recipe(run: Run, recipe: dict[str, Any]) -> None:
+    """Another unfinished run lies beside it, or one that is being trained."""
+    where, told = f"output_dir={run.directory}", []
+    other = fastft.load_recipe(recipe, ["training.learning_rate=0.1", where])
+    second = Run.create(run.directory, other.to_yaml())
+    assert second.directory.name == "run-2"
+    for rate, expected in ((5e-3, run), (0.1, second)):
+        twin = unfinished_twin(recipe, [where, f"training.learning_rate={rate}"])
+        assert twin is not None
+        assert twin.run == expected
+    third = Run.create(run.directory, run.recipe_path.read_text())
+    with alone_in_run(third.directory):
+        twin = unfinished_twin(recipe, [where], told.append)
+    assert twin is not None
+    assert twin.run == run
+    assert len(told) == 1
+    assert "run-3 is being trained now" in told[0]
+
+
+def test_files_may_lie_elsewhere(run: Run, tmp_path: Path) -> None:
+    """As after a machine was rented anew: what they hold is compared by its hashes."""
+    for name in ("new", "new/tiny", "tiny"):
+        (tmp_path / name).mkdir()
+    for name in ("rows.jsonl", "others.jsonl"):
+        write_chats(tmp_path / "new" / name)
+    going_on = run_to_resume(run.directory, [f"data.path={tmp_path}/new/rows.jsonl"])
+    assert going_on.changes == (Change("data.path", f"{tmp_path}/rows.jsonl", f"{tmp_path}/new/rows.jsonl"),)
+    with pytest.raises(RecipeError, match=r"data\.path: was .* learned otherwise"):
+        run_to_resume(run.directory, [f"data.path={tmp_path}/new/others.jsonl"])
+    mixed = [{"path": f"{tmp_path}/rows.jsonl", "weight": 2.0}], [{"path": "/a/rows.jsonl", "weight": 2.0}]
+    assert Change("data.path", *mixed).why_not() is None
+    assert Change("data.path", mixed[0], [{"path": "/a/rows.jsonl", "weight": 1.0}]).why_not() is not None
+    assert Change("callbacks", ["/a/x.py:Sent"], ["/b/x.py:Sent"]).why_not() is None
+    assert Change("rewards", [{"run": "/a/judge"}], [{"run": "/b/judge"}]).why_not() is not None
+    assert Change("lora.adapter_name_or_path", "/a/run", "/b/run").why_not() is not None
+
+
+def test_a_base_that_was_moved_is_compared_all_the_same(run: Run) -> None:
+    base = BaseIdentity("/old/tiny", None, {"model.safetensors": "1"})
+    write_json(run.start_path, {"arguments": {}, "base": base.as_dict()})
+    with pytest.raises(ModelError, match="is not the file that was trained on"):
+        keep_start(run, {}, BaseIdentity("/new/tiny", None, {"model.safetensors": "2"}), resumed=True)
+    assert json.loads(run.start_path.read_text())["base"] == base.as_dict()
+    moved = BaseIdentity("/new/tiny", None, {"model.safetensors": "1"})
+    keep_start(run, {}, moved, resumed=True)
+    assert json.loads(run.start_path.read_text())["base"] == moved.as_dict()
 
 
 def test_a_run_goes_on_where_it_is(run: Run) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastft.checkpoints import MANIFEST, rotate, seal, step_of, whole_checkpoint, why_damaged
+from fastft.checkpoints import MANIFEST, clear, rotate, seal, step_of, whole_checkpoint, why_damaged
 
 FILES = (
     "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "fastft_state.pt",
@@ -125,6 +125,20 @@ def test_those_passed_over_push_none_out(tmp_path: Path) -> None:
     made = [_checkpoint(tmp_path, step) for step in (5, 10, 20, 30, 40)]
     rotate(tmp_path, 2, best=None, reached=20)
     assert [path.is_dir() for path in made] == [False, True, True, True, True]
+
+
+def test_what_a_killed_process_had_no_time_for_is_done_by_the_next(tmp_path: Path) -> None:
+    """Killed after the last checkpoint was put in its place: no other one will delete the old ones."""
+    made = [_checkpoint(tmp_path, step, best=10) for step in (10, 20, 30, 40)]
+    (tmp_path / ".partial" / "checkpoint-40").mkdir(parents=True)
+    _flip("optimizer.pt", 5)(made[3])
+    assert whole_checkpoint(tmp_path) == made[2]
+    clear(tmp_path, 1, made[2])
+    assert [path.is_dir() for path in made] == [True, False, True, True]
+    assert not (tmp_path / ".partial").exists()
+    clear(tmp_path, None, made[2])
+    clear(tmp_path / "none", 1, None)
+    assert [path.is_dir() for path in made] == [True, False, True, True]
 
 
 def test_the_best_one_stays(tmp_path: Path) -> None:
