@@ -134,7 +134,7 @@ def _rows_of(path: Path) -> list[str]:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         fits = all("messages" in json.loads(line) for line in lines[:1] + lines[-1:])
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DatasetError(f"{path} can't be added to: {error}", hint="Name another file.") from error
     if not fits:
         raise DatasetError(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,32 @@ def _write_whole(descriptor: int, text: bytes) -> None:
 
 def keep_until(path: Path, step: float) -> None:
     """Leave the lines of the first `step` steps: those after them will be taken again. A line cut off goes too."""
+    keep_where(path, lambda point: int(point["step"]) <= step)
+
+
+def keep_where(path: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Leave the lines whose values are `wanted`; those that can't be read go."""
     if not path.is_file():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and _step(line) <= step]
+    kept = [line for line in lines if (point := _point(line)) is not None and wanted(point)]
     if len(kept) != len(lines):
-        write_text(path, b"".join(kept).decode("utf-8", "surrogatepass"))
+        write_text(path, b"".join(kept).decode())
 
 
-def _step(line: bytes) -> float:
+def unreadable_lines(path: Path) -> list[int]:
+    """The numbers, from 1, of lines that hold no step: of none that a kill can leave, which is a last one cut off."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        return [n for n, line in enumerate(file, 1) if line.endswith(b"\n") and _point(line) is None]
+
+
+def _point(line: bytes) -> dict[str, Any] | None:
+    """The values of a whole line that has a step."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        point: Any = json.loads(line.decode()) if line.endswith(b"\n") else None
+        int(point["step"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return point

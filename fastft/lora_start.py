@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from fastft.base_identity import BaseIdentity
-from fastft.errors import ExportError, Fault, RecipeError
+from fastft.errors import ExportError, Fault, RecipeError, TrainingError
 from fastft.exporters.classifier import holds_classifier
 from fastft.files import write_json
 from fastft.model_code import require_adapter_weights
@@ -95,11 +94,12 @@ def adapter_on(base: str, revision: str | None, lora: LoraSection) -> Iterator[s
 def keep_start_of_lora(model: Any, lora: LoraSection | None, folder: Path) -> None:
     """Keep in `folder` what the LoRA starts with, where the base was changed by it: `relate_to_base` needs it.
 
-    A resumed run starts from the same matrices to the bit, whatever machine decomposes the base this time.
+    A resumed run starts from the same matrices to the bit, whatever machine decomposes the base this time. Raises
+    TrainingError if `folder` is there and doesn't hold them.
     """
     if lora is None or not is_residual(lora.init_lora_weights):
         return
-    if (folder / "adapter_model.safetensors").is_file():
+    if folder.is_dir():
         _rebase(model, folder)
         return
     partial = folder.with_name(f".{folder.name}.partial")
@@ -113,19 +113,41 @@ def relate_to_base(adapter: Path, initial: Path) -> None:
 
     With s the scale and A0, B0 the start: W - s·B0·A0 + s·B·A = W + s·[B, -B0]·[A; A0], a LoRA of twice the rank.
     PEFT's own conversion (path_initial_model_for_weight_conversion) is the same, and drops what was trained whole.
+    Raises TrainingError if what is in `initial` isn't what the adapter started with.
     """
     from safetensors.torch import load_file, save_file
 
     if not initial.is_dir():
         return
-    weights, first = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, initial))
-    for name in [name for name in weights if any(part in name for part in _PRODUCTS)]:
-        weights[name] = _joined(name, weights[name], first[name])
+    weights = load_file(adapter / "adapter_model.safetensors")
+    products = {name: tuple(weights[name].shape) for name in weights if any(part in name for part in _PRODUCTS)}
+    first = _read_start(initial, products)
+    weights |= {name: _joined(name, weights[name], first[name]) for name in products}
     save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_adapter_config(adapter)
     grown = 2**0.5 if config["use_rslora"] else 2
     config |= {"r": 2 * config["r"], "lora_alpha": grown * config["lora_alpha"], "init_lora_weights": True}
     write_json(adapter / "adapter_config.json", config)
+
+
+def _read_start(initial: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The matrices that a LoRA started with, of these names and shapes. Raises TrainingError if they aren't there."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = initial / "adapter_model.safetensors"
+    hint = "The LoRA's base can't be told without it. Put it back as training wrote it, or start a new run: --new."
+    if not path.is_file():
+        raise TrainingError(f"{path} is no file, so what the LoRA started with is lost", hint=hint)
+    try:
+        first = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TrainingError(f"{path} can't be read: {error}", hint=hint) from error
+    for name, shape in shapes.items():
+        if name not in first or tuple(first[name].shape) != shape:
+            found = tuple(first[name].shape) if name in first else "nothing"
+            raise TrainingError(f"{path}: found {found} as {name}; expected a matrix of the shape {shape}", hint=hint)
+    return first
 
 
 def _joined(name: str, trained: Any, first: Any) -> Any:
@@ -139,10 +161,14 @@ def _joined(name: str, trained: Any, first: Any) -> Any:
 def _rebase(model: Any, folder: Path) -> None:
     """Make the base the one that the matrices in `folder` were taken out of, and those the LoRA's."""
     import torch
-    from safetensors.torch import load_file
 
-    first = load_file(folder / "adapter_model.safetensors")
     layers = {name: layer for name, layer in model.named_modules() if "default" in getattr(layer, "lora_A", {})}
+    shapes = {
+        f"{name}.lora_{side}.weight": tuple(getattr(layer, f"lora_{side}")["default"].weight.shape)
+        for name, layer in layers.items()
+        for side in "AB"
+    }
+    first = _read_start(folder, shapes)
     for name, layer in layers.items():
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         a0, b0 = (first[f"{name}.lora_{side}.weight"].to(a) for side in "AB")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastft.errors import TrainingError
 from fastft.files import sha256_of, write_json
+from fastft.reading import read_json
 from fastft.rewards.function_files import split_name
 
 if TYPE_CHECKING:
@@ -31,17 +32,23 @@ def code_warnings(recipe: Recipe) -> list[str]:
 def keep_code(run: Run, recipe: Recipe) -> list[str]:
     """Keep what code the run was trained with in code.json; what of it changed since the run began, a line each."""
     now, path = code_of(recipe), run.directory / "code.json"
-    kept: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    kept = _read(path)
     if now and (not kept or kept[-1] != now):
         write_json(path, [*kept, now])
     changed = [text for text, digest in now.items() if kept and kept[-1].get(text, digest) != digest]
     return [f"{text} was changed since this run began; the steps from here on run it as it is now" for text in changed]
 
 
+def _read(path: Path) -> list[dict[str, str]]:
+    """code.json of a run; nothing without one. Raises TrainingError."""
+    hint = "Put it back as training wrote it, or start a new run: --new."
+    return read_json(path, TrainingError, hint, shape=list[dict[str, str]]) if path.is_file() else []
+
+
 def code_facts(run: Run, recipe: Recipe) -> dict[str, Any]:
     """For the manifest: the code by file and sha256, oldest first where it was changed, and the model's own."""
     path = run.directory / "code.json"
-    facts: dict[str, Any] = {"code": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+    facts: dict[str, Any] = {"code": _read(path)} if path.is_file() else {}
     if recipe.model.trust_remote_code:
         facts["trust_remote_code"] = recipe.model.trust_remote_code
     return facts

@@ -96,7 +96,8 @@ def require_shape(value: Any, shape: Any, place: object, error: type[FastftError
     except ValidationError as problem:
         told = problem.errors(include_url=False, include_context=False)[0]
         at = ".".join(map(str, told["loc"]))
-        what = f"{at}: {told['msg']}" if at else f"it holds a {type(value).__name__}, not an object with keys"
+        wanted = "a list" if told["type"] == "list_type" else "an object with keys"
+        what = f"{at}: {told['msg']}" if at else f"it holds a {type(value).__name__}, not {wanted}"
         what = f"it lacks {at}" if told["type"] == "missing" else what
         raise error(f"{place} can't be read: {what}", hint=hint) from problem
     return value

@@ -49,10 +49,11 @@ def replay(target: Run | Path | str, step: int) -> Replayed:
     run = target if isinstance(target, Run) else Run.open(target)
     path = run.directory / FOLDER / f"step-{step}.safetensors"
     if not path.is_file():
-        kept = sorted(int(each.stem.removeprefix("step-")) for each in path.parent.glob("step-*.safetensors"))
+        names = [each.stem.removeprefix("step-") for each in path.parent.glob("step-*.safetensors")]
+        kept = sorted(int(name) for name in names if name.isdecimal())
         there = f"kept are those of the steps {', '.join(map(str, kept))}" if kept else "none was kept in this run"
         raise ModelError(f"no batch of step {step} was kept in {run.directory}: {there}")
-    return _computed(run, step, *_micro_batches(path))
+    return _computed(run, step, path)
 
 
 def _micro_batches(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -69,34 +70,45 @@ def _micro_batches(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 number, _, key = name.partition(".")
                 found.setdefault(int(number), {})[key] = file.get_tensor(name)
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, TypeError, RecursionError, OSError) as error:
         raise ModelError(f"{path} is no batch that training kept: {error}") from error
     return [found[number] for number in sorted(found)], losses
 
 
-def _computed(run: Run, step: int, batches: Sequence[Mapping[str, Any]], in_training: tuple[str, ...]) -> Replayed:
+def _computed(run: Run, step: int, path: Path) -> Replayed:
     import torch
 
     from fastft.checking import check
 
+    batches, in_training = _micro_batches(path)
     checked = check(run.recipe_path)
     checkpoint = whole_checkpoint(run.checkpoints, before=step)
     with tempfile.TemporaryDirectory(prefix="fastft-replay-") as folder:
         trainer, tokenizer = _trainer_at(run, checked, checkpoint, Path(folder))
-        learned = sum(int((batch["labels"] != -100).sum()) for batch in batches if "labels" in batch)
-        losses = []
-        for batch in batches:
-            inputs = trainer._prepare_inputs(dict(batch))
-            with trainer.compute_loss_context_manager():
-                loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=learned or None)
-            (loss if learned else loss / len(batches)).backward()
-            losses.append(float(loss.detach()))
+        try:
+            losses = _losses(trainer, batches)
+            worst = _worst(trainer, tokenizer, batches)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{path} can't be computed by this run's model: {reason}") from error
         norms = [p.grad.float().norm() for p in trainer.model.parameters() if p.grad is not None]
-        worst = _worst(trainer, tokenizer, batches)
     rows = tuple(row for batch in batches for row in rows_of(batch, checked.data.train))
     tokens = sum(t.numel() for batch in batches for name, t in batch.items() if name.endswith("input_ids"))
     norm = float(torch.stack(norms).norm()) if norms else 0.0
     return Replayed(step, checkpoint, rows, tokens, tuple(losses), in_training, norm, worst)
+
+
+def _losses(trainer: Any, batches: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Of each micro-batch; their gradients are added up in the model."""
+    learned = sum(int((batch["labels"] != -100).sum()) for batch in batches if "labels" in batch)
+    losses = []
+    for batch in batches:
+        inputs = trainer._prepare_inputs(dict(batch))
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=learned or None)
+        (loss if learned else loss / len(batches)).backward()
+        losses.append(float(loss.detach()))
+    return losses
 
 
 def _trainer_at(run: Run, checked: CheckReport, checkpoint: Path | None, folder: Path) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from fastft.reading import read_json, read_json_lines, require_inside, require_s
 EXPORT = "export.json"
 _PUT_BACK = "Put the file back as training wrote it. The adapter can still be exported: fastft export RUN/adapter."
 _CONFIG_IS = "It is the model's configuration, a JSON file."
+_VERIFY_AGAIN = "Verify it again: fastft verify RUN"
 _EXPORT_AGAIN = "Make the export again: fastft export RUN --overwrite"
 
 
@@ -135,6 +136,40 @@ class _Passed(TypedDict):
     passed: bool
 
 
+class _Measures(TypedDict):
+    loss: NotRequired[float | None]
+    perplexity: NotRequired[float | None]
+    exact_share: NotRequired[float | None]
+
+
+class _BeforeAndAfter(TypedDict):
+    before: _Measures
+    after: _Measures
+
+
+class _CardFacts(TypedDict):
+    """What a model card tells of manifest.json."""
+
+    evaluation: _BeforeAndAfter
+    data: dict[str, Any]
+    versions: NotRequired[dict[str, str]]
+
+
+class _Check(TypedDict):
+    name: str
+    value: str
+    threshold: str
+    passed: bool
+
+
+class _Proof(TypedDict):
+    """verification.json."""
+
+    passed: bool
+    reference: str
+    checks: list[_Check]
+
+
 class _Index(TypedDict):
     weight_map: dict[str, str]
 
@@ -174,8 +209,18 @@ def read_export(folder: Path) -> dict[str, Any]:
 
 def has_passed(export: Path) -> bool:
     """Whether the export in the folder was verified, and was what was trained. Raises ExportError."""
-    path, hint = export / "verification.json", "Verify it again: fastft verify RUN"
-    return path.is_file() and read_json(path, ExportError, hint, shape=_Passed)["passed"]
+    path = export / "verification.json"
+    return path.is_file() and read_json(path, ExportError, _VERIFY_AGAIN, shape=_Passed)["passed"]
+
+
+def read_proof(path: Path) -> dict[str, Any]:
+    """verification.json of an export. Raises ExportError."""
+    return read_json(path, ExportError, _VERIFY_AGAIN, shape=_Proof)
+
+
+def read_card_facts(path: Path) -> dict[str, Any]:
+    """manifest.json of a run, for a model card. Raises ExportError."""
+    return read_json(path, ExportError, "Put the file back as training wrote it.", shape=_CardFacts)
 
 
 def read_adapter_config(folder: Path, error: type[FastftError] = ModelError) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fastft.errors import TrainingError
-from fastft.lines import append_lines, keep_until
+from fastft.lines import append_lines, keep_until, unreadable_lines
+from fastft.resume import find_checkpoint
+from fastft.run import Run
 
 _LIMITED = """
 import resource, signal, sys
@@ -56,3 +60,28 @@ def test_what_comes_after_a_step_goes_and_a_line_cut_off_too(tmp_path: Path) -> 
     assert path.stat().st_ino == before  # nothing to do, nothing written
     keep_until(tmp_path / "none", 3)
     assert not (tmp_path / "none").exists()
+
+
+def test_lines_that_cannot_be_read_are_numbered_but_for_a_last_one_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = ['{"step": 1}', "", '{"step": ', '{"step": 2}', '{"loss": 1}', '{"step": Infinity}', '{"step": "x"}', "[1]",
+             "[" * 100_000, '{"step": 3, "a": "é"}']  # fmt: skip
+    path.write_bytes("\n".join(lines).encode() + b'\n{"step": 4, "a": "\xe9"}\n{"step": 4, "los')
+    assert unreadable_lines(path) == [2, 3, 5, 6, 7, 8, 9, 11]
+    keep_until(path, 3)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "a": "é"}\n'
+    assert unreadable_lines(path) == []
+    assert unreadable_lines(tmp_path / "none") == []
+    (tmp_path / "folder").mkdir()
+    assert unreadable_lines(tmp_path / "folder") == []
+
+
+def test_a_run_that_goes_on_tells_the_lines_it_leaves_out(tmp_path: Path) -> None:
+    run, said = Run(tmp_path), io.StringIO()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nx\n{"step": 2}\n[bold]\n')
+    (tmp_path / "samples.jsonl").write_text('{"step": 1}\n\0\n')
+    assert find_checkpoint(run, Console(file=said, width=300)) is None
+    assert said.getvalue().splitlines() == [
+        f"! {tmp_path}/metrics.jsonl: 2 unreadable lines are left out; the first is line 2",
+        f"! {tmp_path}/samples.jsonl: 1 unreadable line is left out; the first is line 2",
+    ]

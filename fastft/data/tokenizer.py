@@ -236,7 +236,7 @@ class ChatTokenizer:
         return self.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": _PROBE}])
 
     def check_template(self, chosen: str | None) -> None:
-        name = f"data.chat_template {chosen!r}" if chosen else "the model's own chat template"
+        name = f"data.chat_template {chosen!r}" if chosen else f"the model's own chat template (in {self.folder})"
         try:
             rendered = self._rendered_probe()
         except ModelError as error:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastft.errors import RecipeError
+from fastft.errors import ModelError, RecipeError
 from fastft.files import write_json, write_text
+from fastft.reading import read_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -229,13 +230,13 @@ def summaries(directory: Path) -> list[str]:
 
 def _summary(path: Path) -> str:
     try:
-        columns = json.loads(path.read_text(encoding="utf-8"))["columns"]
+        columns = read_json(path, ModelError)["columns"]
         models = []
         for column in columns:
             loss, exact = column["loss"], column["exact_match"]
             said = [f"loss {loss:.3f}"] if loss is not None else []
             said += [f"{exact:.0%} exact"] if exact is not None else []
             models.append(" ".join([column["name"], ", ".join(said)]).strip())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ModelError, ValueError, KeyError, TypeError):
         return f"eval/{path.parent.name} · {RESULTS} can't be read"
     return f"eval/{path.parent.name} · " + " · ".join(models)

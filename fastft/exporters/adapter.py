@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ExportError
 from fastft.files import write_json
+from fastft.run_files import read_adapter_config
 
 if TYPE_CHECKING:
     from fastft.exporters.workbench import Target, Workbench
@@ -24,7 +24,8 @@ def export(bench: Workbench, target: Target, out: Path) -> dict[str, Any]:  # no
         raise ExportError(NO_ADAPTER, hint="Export merged_16bit or gguf.")
     read_config(source.folder)  # refuses what is none
     for path in sorted(source.folder.glob("adapter_*")):
-        shutil.copyfile(path, out / path.name)
+        if path.is_file():  # copying a device never ends
+            shutil.copyfile(path, out / path.name)
     _pin_base(out / "adapter_config.json", source.revision)
     copy_tokenizer(source.folder, bench.base.folder, out)
     own = (source.folder / "generation_config.json").is_file()
@@ -37,6 +38,6 @@ NO_ADAPTER = "A full fine-tune has no adapter to export"
 
 def _pin_base(path: Path, revision: str | None) -> None:
     """The Hub's base may change; PEFT loads the revision that its configuration names."""
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config = read_adapter_config(path.parent, ExportError)
     if revision and config.get("revision") != revision:
         write_json(path, {**config, "revision": revision})

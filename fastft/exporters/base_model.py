@@ -8,12 +8,16 @@ import json
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from fastft.base_identity import BaseIdentity, identify_folder
 from fastft.errors import ExportError, ModelError
 from fastft.exporters.weights import SafetensorsFolder, TensorSpec
 from fastft.model_files import read_config, resolve_model
+from fastft.reading import require_shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +25,15 @@ if TYPE_CHECKING:
     import torch
 
 _QUANT_STATE = ".quant_state.bitsandbytes__"
+_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+_GET_AGAIN = "Get the model's weights again from where they came from."
+
+
+class _State(TypedDict):
+    """How a tensor was quantised, as bitsandbytes keeps it beside the tensor."""
+
+    dtype: Literal["bfloat16", "float16", "float32"]
+    shape: list[Annotated[int, Field(ge=0)]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +152,19 @@ class FourBitWeights:
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
         parts = {key: self._stored.read(key) for key in self._stored.specs if key.startswith(f"{name}.")}
-        state = QuantState.from_dict(parts, device=torch.device("cpu"))
-        return dequantize_4bit(self._stored.read(name), state)
+        try:
+            state = QuantState.from_dict(parts, device=torch.device("cpu"))
+            return dequantize_4bit(self._stored.read(name), state)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            raise ExportError(f"The 4-bit values of {name} can't be unpacked: {error}", hint=_GET_AGAIN) from error
 
     def _spec(self, name: str) -> TensorSpec:
         if name not in self._state_keys:
             return self._stored.specs[name]
-        state: dict[str, Any] = json.loads(bytes(self._stored.read(self._state_keys[name]).tolist()))
-        dtype = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}[state["dtype"]]
-        return TensorSpec(tuple(state["shape"]), dtype)
+        key = self._state_keys[name]
+        try:
+            state = json.loads(bytes(self._stored.read(key).tolist()))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ExportError(f"The tensor {key} is no state of 4-bit values: {error}", hint=_GET_AGAIN) from error
+        require_shape(state, _State, f"The tensor {key}", ExportError, _GET_AGAIN)
+        return TensorSpec(tuple(state["shape"]), _DTYPES[state["dtype"]])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 import yaml
+from typing_extensions import TypedDict
 
 from fastft.data.audit import Audit
+from fastft.errors import ExportError
+from fastft.reading import read_yaml, require_shape
 from fastft.redaction import redact
+from fastft.run_files import read_card_facts, read_proof
 
 if TYPE_CHECKING:
     from fastft.exporters.source import Trained
@@ -27,14 +30,31 @@ _WHAT = {
 }
 
 
+class _Data(TypedDict):
+    path: NotRequired[Any]
+
+
+class _Recipe(TypedDict):
+    """What a card tells of recipe.yaml, beside the whole of it."""
+
+    data: NotRequired[_Data | None]
+    method: NotRequired[str]
+
+
+_PUT_BACK = "Put the file back as training wrote it."
+
+
 def model_card(kind: str, repository: str, folders: Sequence[Path], trained: Trained, manifest: Path) -> str:
-    """README.md for `repository`, which holds the exports `folders` of one `kind`."""
-    facts: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    """README.md for `repository`, which holds the exports `folders` of one `kind`.
+
+    Raises ExportError where manifest, recipe or a proof can't be read.
+    """
+    facts = read_card_facts(manifest) if manifest.is_file() else {}
     recipe = _recipe(manifest.with_name("recipe.yaml"))
     parts = [_front_matter(kind, trained, recipe), f"# {repository.partition('/')[2]}\n\n{_opening(kind, trained)}"]
     parts += [f"## Run it\n\n{_how_to_run(kind, repository, folders)}", _proof(folders)]
     if facts:
-        parts += [_metrics(facts), _data(facts)]
+        parts += [_metrics(facts), _data(facts["data"], manifest)]
     if recipe:
         written = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
         parts.append(f"## Recipe\n\n```yaml\n{written}```\n\n{_versions(facts)}")
@@ -61,7 +81,8 @@ def _recipe(path: Path) -> dict[str, Any]:
     """The recipe, with only the names of local files: folders of the machine are nobody's business."""
     if not path.is_file():
         return {}
-    return _without_folders(yaml.safe_load(path.read_text(encoding="utf-8")))
+    recipe = require_shape(read_yaml(path, ExportError, _PUT_BACK), _Recipe, path, ExportError, _PUT_BACK)
+    return _without_folders(recipe)
 
 
 def _without_folders(value: Any) -> Any:
@@ -109,7 +130,7 @@ def _proof(folders: Sequence[Path]) -> str:
         if not path.is_file():
             lines.append(f"{folder.name}: not verified.")
             continue
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_proof(path)
         verdict = "every check passed" if result["passed"] else "**some checks failed**"
         lines += [f"{folder.name}, loaded from disk and compared with {result['reference']}: {verdict}.", ""]
         lines += ["| check | found | allowed | |", "|---|---|---|---|"]
@@ -140,8 +161,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _data(facts: dict[str, Any]) -> str:
-    return f"## Data\n\n{Audit.from_dict(facts['data']).summary()}."
+def _data(facts: dict[str, Any], manifest: Path) -> str:
+    try:
+        return f"## Data\n\n{Audit.from_dict(facts).summary()}."
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ExportError(f"{manifest} can't be read: its data is not as training wrote it", hint=_PUT_BACK) from error
 
 
 def _versions(facts: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from fastft.exporters.classifier import SCORE, holds_classifier, scoring_config
 from fastft.exporters.lora import Adapter, Change
 from fastft.exporters.weights import FLOATS, TensorSpec, row_blocks, torch_dtype, write_sharded
 from fastft.model_files import read_config
+from fastft.reading import read_json
+from fastft.run_files import read_generation
 
 if TYPE_CHECKING:
     import torch
@@ -133,12 +135,13 @@ class _Merge:
 
     def _tied(self) -> bool:
         """As config.json says; where it leaves that to the architecture's default, as the checkpoint shows."""
-        said = self.config.get("tie_word_embeddings", self.config.get("text_config", {}).get("tie_word_embeddings"))
+        part = self.config.get("text_config") or {}
+        said = self.config.get("tie_word_embeddings", part.get("tie_word_embeddings"))
         return _HEAD not in self.source if said is None else bool(said)
 
     def _set_tied(self, tied: bool) -> None:
         self.config["tie_word_embeddings"] = tied
-        if "text_config" in self.config:
+        if self.config.get("text_config"):
             self.config["text_config"]["tie_word_embeddings"] = tied
 
     def _refuse_unreadable(self) -> None:
@@ -164,11 +167,11 @@ class _Merge:
     def _final_config(self, specs: dict[str, TensorSpec]) -> dict[str, Any]:
         config = {key: value for key, value in self.config.items() if key not in _DROPPED_FROM_CONFIG}
         config["dtype"] = self.dtype
-        if isinstance(config.get("text_config"), dict):
+        if config.get("text_config"):
             config["text_config"] = {**config["text_config"], "dtype": self.dtype}
         embedding = next((spec for name, spec in specs.items() if name.endswith("embed_tokens.weight")), None)
         if embedding is not None:
-            owner = config["text_config"] if "vocab_size" in config.get("text_config", {}) else config
+            owner = config["text_config"] if "vocab_size" in (config.get("text_config") or {}) else config
             owner["vocab_size"] = embedding.shape[0]
         return config
 
@@ -193,9 +196,12 @@ def copy_tokenizer(tokenizer: Path, base: Path, out: Path) -> None:
     """Tokenizer and chat template of the folder `tokenizer` into `out`; of a bare adapter, the base's.
 
     A template in chat_template.jinja is the only one written: transformers and llama.cpp's converter disagree on
-    which of two wins.
+    which of two wins. Raises ModelError for a tokenizer that can't be read, ExportError if transformers can't read it.
     """
+    from fastft.data.tokenizer import ChatTokenizer
+
     folder = tokenizer if (tokenizer / "tokenizer.json").is_file() else base
+    ChatTokenizer.load(folder)  # its errors name the file to mend, not the copy
     for name in _TOKENIZER_FILES:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
@@ -204,32 +210,36 @@ def copy_tokenizer(tokenizer: Path, base: Path, out: Path) -> None:
         shutil.copyfile(base / "tokenizer.model", out / "tokenizer.model")
     config = out / "tokenizer_config.json"
     if (out / "chat_template.jinja").is_file() and config.is_file():
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = read_json(config, ExportError)
         if values.pop("chat_template", None) is not None:
             _write_json(config, values)
-    _keep_tokenizer(out)
+    _keep_tokenizer(out, folder)
 
 
-def _keep_tokenizer(folder: Path) -> None:
+def _keep_tokenizer(folder: Path, source: Path) -> None:
     """Have transformers take tokenizer.json as it is, where the class that the config names would make another of it.
 
     transformers 5 builds the pre-tokenizer of LlamaTokenizer, GemmaTokenizer and others anew, from a few settings.
-    `folder` holds config.json, by which transformers chooses the class too.
+    `folder` is a copy of `source`, and holds config.json, by which transformers chooses the class too.
     """
     path, stored = folder / "tokenizer_config.json", folder / "tokenizer.json"
     if not path.is_file() or not stored.is_file():
         return
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if values.get("tokenizer_class") in (None, *_AS_STORED) or _loads_as_stored(folder):
+    values = read_json(path, ExportError)
+    if values.get("tokenizer_class") in (None, *_AS_STORED) or _loads_as_stored(folder, source):
         return
     _write_json(path, {**values, "tokenizer_class": _AS_STORED[0]})
 
 
-def _loads_as_stored(folder: Path) -> bool:
+def _loads_as_stored(folder: Path, source: Path) -> bool:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # classes of all kinds, and files of any content
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"transformers can't load the tokenizer in {source}: {reason}") from error
     if not getattr(loaded, "is_fast", False):
         return True  # a class of Python's own, which has its own files
     stored = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -245,7 +255,7 @@ def write_generation_config(base: Path, out: Path) -> None:
     from fastft.data.tokenizer import ChatTokenizer
 
     path = base / "generation_config.json"
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    values = read_generation(path) if path.is_file() else {}
     tokenizer = ChatTokenizer.load(out)
     known = values.get("eos_token_id", tokenizer.eos_token_id)
     ids = known if isinstance(known, list) else [] if known is None else [known]

@@ -6,11 +6,13 @@ The rule itself stands in tokenizer.json. It is compared here with the rules lla
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired
+
+from typing_extensions import TypedDict
 
 from fastft.errors import ExportError
+from fastft.reading import read_json
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -24,6 +26,7 @@ _QWEN35 = (
 )
 _MINICPM5 = rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}+|{_TAIL}"
 
+_MOST_BYTES = 1 << 30  # of tokenizer.json; the largest known have 40 MB
 _WHOLE, _GPT2 = ("bytes",), ("bytes", "gpt2")  # ByteLevel without and with GPT-2's own pattern
 _NFC_IGNORED = ("qwen2", "qwen35")  # llama.cpp leaves out the NFC normalisation of these, knowingly
 
@@ -46,9 +49,37 @@ _RULES: dict[str, _Rule] = {
 }
 
 
+class _Part(TypedDict):
+    """A normalizer or pre_tokenizer: one step, or a sequence of them."""
+
+    type: str
+    normalizers: NotRequired[list[_Part]]
+    pretokenizers: NotRequired[list[_Part]]
+
+
+class _Model(TypedDict):
+    type: str
+    vocab: NotRequired[dict[str, int] | list[Any]]  # a list in Unigram
+    merges: NotRequired[list[str | list[str]]]
+
+
+class _Added(TypedDict):
+    id: int
+    content: str
+    special: bool
+
+
+class _TokenizerJson(TypedDict):
+    model: _Model
+    normalizer: NotRequired[_Part | None]
+    pre_tokenizer: NotRequired[_Part | None]
+    added_tokens: NotRequired[list[_Added] | None]
+
+
 def read_tokenizer_json(folder: Path) -> dict[str, Any] | None:
+    """tokenizer.json, None without one. Raises ExportError if what is read of it has other types."""
     path = folder / "tokenizer.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path, ExportError, shape=_TokenizerJson, most=_MOST_BYTES) if path.is_file() else None
 
 
 def is_byte_level_bpe(tokenizer: dict[str, Any]) -> bool:

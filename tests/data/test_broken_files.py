@@ -62,14 +62,14 @@ BROKEN = {
     ),
     "nested too deep": Broken("a.json", "[" * 200_000, ("a.json:", "recursion")),
     "jsonl with a broken line": Broken(
-        "a.jsonl", _jsonl(GOOD, LINE[:-4], GOOD), ("a broken line", "a.jsonl:2: not valid JSON at column")
+        "a.jsonl", _jsonl(GOOD, LINE[:-4], GOOD), ("a broken line", "a.jsonl:2: the JSON breaks off at column 55")
     ),
     "jsonl with many broken lines": Broken(
         "a.jsonl",
         _jsonl(*[GOOD, "{oops"] * 15),
         ("15 broken lines", "a.jsonl:4, a.jsonl:6", "10 more: not valid"),
     ),
-    "jsonl cut short": Broken("a.jsonl", _jsonl(GOOD, GOOD)[:-20], ("a.jsonl:2: not valid JSON at column",)),
+    "jsonl cut short": Broken("a.jsonl", _jsonl(GOOD, GOOD)[:-20], ("a.jsonl:2: the JSON breaks off at column 41",)),
     "jsonl with an array line": Broken("a.jsonl", _jsonl(GOOD, [GOOD]), ("a.jsonl:2: a list; expected an object",)),
     "pretty-printed json named jsonl": Broken("a.jsonl", json.dumps(GOOD, indent=1), ("a.jsonl:1:", "on each line")),
     "latin-1": Broken("a.jsonl", _jsonl(GOOD).encode() + b'{"text": "caf\xe9"}', ("a.jsonl:2: the byte 0xe9",)),

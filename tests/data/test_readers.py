@@ -46,7 +46,7 @@ def read(path: Path) -> list[Row | Fault]:
 MALFORMED = [
     ("a.jsonl", b"{oops}", ":2", "not valid JSON at column 2 (Expecting property name enclosed in double quotes)"),
     ("a.jsonl", b'{"text": "cut', ":2", "not valid JSON at column 10 (Unterminated string starting at)"),
-    ("a.jsonl", b'{"text": "a"', ":2", "not valid JSON at column 13 (Expecting ',' delimiter), near ''"),
+    ("a.jsonl", b'{"text": "a"', ":2", "the JSON breaks off at column 13 (Expecting ',' delimiter): the line is cut"),
     ("a.jsonl", b"{'text': 'a'}", ":2", "not valid JSON at column 2 (Expecting property name"),
     ("a.jsonl", b'{"text": None}', ":2", "not valid JSON at column 10 (Expecting value), near 'None}'"),
     ("a.jsonl", b'{"text": "a",}', ":2", "not valid JSON at column 14"),

@@ -111,8 +111,7 @@ def _line(line: bytes, place: str) -> Row | Fault:
     except json.JSONDecodeError as error:
         if "\0" in text:
             return Fault(place, NUL, ONE_OBJECT, _DAMAGED)
-        found = f"not valid JSON at column {error.colno} ({error.msg}), near {text[error.pos :][:20]!r}"
-        return Fault(place, found, ONE_OBJECT, _EACH_LINE)
+        return Fault(place, _line_problem(error, text), ONE_OBJECT, _EACH_LINE)
     except (ValueError, RecursionError) as error:
         return Fault(place, str(error), ONE_OBJECT)
     return _as_row(value, place)
@@ -193,6 +192,12 @@ def _skip(text: str, position: int) -> int:
     found = _SPACE.match(text, position)
     assert found is not None, "the pattern matches an empty text"
     return found.end()
+
+
+def _line_problem(error: json.JSONDecodeError, text: str) -> str:
+    if error.pos >= len(text):
+        return f"the JSON breaks off at column {error.colno} ({error.msg}): the line is cut short"
+    return f"not valid JSON at column {error.colno} ({error.msg}), near {text[error.pos : error.pos + 20]!r}"
 
 
 def _json_problem(error: json.JSONDecodeError, text: str) -> str:
