@@ -13,14 +13,15 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from types import GenericAlias
 from typing import Any
 
 from jinja2 import Environment, nodes, pass_context
-from jinja2.compiler import CodeGenerator, operators
 from jinja2.environment import Template
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from fastft.data.template_code import CountingCode
 from fastft.data.template_sizes import (
     FILTERS,
     METHODS,
@@ -30,6 +31,7 @@ from fastft.data.template_sizes import (
     WHOLE_TESTS,
     Before,
     TemplateLimitError,
+    before_date,
     before_operator,
     bytes_of,
     written_out,
@@ -39,10 +41,12 @@ MOST_STEPS = 2_000_000  # loop passes, calls and filters of one rendering
 MOST_SECONDS = 20.0  # of one rendering; steps end it long before, unless each is slow
 MOST_MADE = 1 << 30  # bytes of all values that one rendering makes
 MOST_SOURCE = 1 << 20  # characters of a template
+MOST_NODES = 20_000  # of its syntax tree; the largest known has 1,404, and compiling takes 0.1 ms for each
 _TAKEN_AWAY = ("cycler", "joiner", "lipsum")  # jinja's own toys
 _COUNTED = "fastft_counted"
 _NOT_EVERY_TIME = 63  # the clock is looked at every 64 steps
 _PLAIN = frozenset({str, int, float, bool, type(None)})
+_HAND_ON = (Macro, BlockReference, LoopContext)  # what is called with values that it neither compares nor writes
 _OF_LOOPS = frozenset({"first", "last", "index", "index0", "length", "previtem", "nextitem", "revindex", "revindex0"})
 _DICT_METHODS = frozenset(dir(dict))
 
@@ -56,58 +60,6 @@ class _Budget(threading.local):
 
     def renew(self) -> None:
         self.steps, self.made, self.end = MOST_STEPS, MOST_MADE, time.monotonic() + MOST_SECONDS
-
-
-class _Counting(CodeGenerator):
-    """jinja's compiler, with a step counted in every block of code, and sizes looked at where jinja has no hook."""
-
-    def blockvisit(self, nodes: Iterable[nodes.Node], frame: Any) -> None:
-        self.writeline("environment.tick()")
-        super().blockvisit(nodes, frame)
-
-    def visit_Concat(self, node: nodes.Concat, frame: Any) -> None:  # noqa: N802
-        self.write("environment.joined((")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))")
-
-    def visit_Compare(self, node: nodes.Compare, frame: Any) -> None:  # noqa: N802
-        self.write("(")
-        self._comparable(node.expr, frame)
-        for operand in node.ops:
-            self.visit(operand, frame)
-        self.write(")")
-
-    def visit_Operand(self, node: nodes.Operand, frame: Any) -> None:  # noqa: N802
-        self.write(f" {operators[node.op]} ")
-        self._comparable(node.expr, frame)
-
-    def visit_Getitem(self, node: nodes.Getitem, frame: Any) -> None:  # noqa: N802
-        self._kept(super().visit_Getitem, node, frame, isinstance(node.arg, nodes.Slice))
-
-    def visit_List(self, node: nodes.List, frame: Any) -> None:  # noqa: N802
-        self._kept(super().visit_List, node, frame, not _few_constants(node.items))
-
-    def visit_Tuple(self, node: nodes.Tuple, frame: Any) -> None:  # noqa: N802
-        self._kept(super().visit_Tuple, node, frame, node.ctx == "load" and not _few_constants(node.items))
-
-    def visit_Dict(self, node: nodes.Dict, frame: Any) -> None:  # noqa: N802
-        self._kept(super().visit_Dict, node, frame, True)
-
-    def _comparable(self, node: nodes.Expr, frame: Any) -> None:
-        self.write("(" if isinstance(node, nodes.Const) else "environment.comparable(")
-        self.visit(node, frame)
-        self.write(")")
-
-    def _kept(self, visit: Callable[..., Any], node: nodes.Node, frame: Any, counted: bool) -> None:
-        self.write("environment.kept(" if counted else "(")
-        visit(node, frame)
-        self.write(")")
-
-
-def _few_constants(items: list[nodes.Expr]) -> bool:
-    return len(items) <= 8 and all(isinstance(item, nodes.Const) for item in items)
 
 
 class _LimitedTemplate(Template):
@@ -129,9 +81,9 @@ class _LimitedTemplate(Template):
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
     """transformers' environment for chat templates, with limits on steps, time and sizes."""
 
-    code_generator_class = _Counting
+    code_generator_class = CountingCode
     template_class = _LimitedTemplate
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "**", "%"})
 
     def __init__(self, theirs: Environment) -> None:
         """`theirs` is the environment that transformers would render in."""
@@ -150,18 +102,20 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         self.tests |= {name: self._guarded(theirs.tests[name], None) for name in WHOLE_TESTS}
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        if sum(1 for _ in source.find_all(nodes.Node)) > MOST_NODES:
+            raise TemplateLimitError(f"it has more than {MOST_NODES:,} parts")
         for loop in source.find_all(nodes.For):
             if loop.test is not None:  # compiled into a generator, which has no block of code to count in
                 loop.iter = nodes.Filter(loop.iter, _COUNTED, [], [], None, None, lineno=loop.lineno)
         return super()._generate(source, *args, **kwargs)
 
-    def tick(self) -> None:
-        """One step more. Raises TemplateLimitError when there were too many, or they took too long."""
+    def tick(self, steps: int = 1) -> None:
+        """So many steps more. Raises TemplateLimitError when there were too many, or they took too long."""
         budget = self.budget
-        budget.steps = left = budget.steps - 1
+        budget.steps = left = budget.steps - steps
         if left < 0:
             raise TemplateLimitError(f"it takes more than {MOST_STEPS:,} steps")
-        if not left & _NOT_EVERY_TIME and time.monotonic() > budget.end:
+        if (steps > 1 or not left & _NOT_EVERY_TIME) and time.monotonic() > budget.end:
             raise TemplateLimitError(f"it takes longer than {MOST_SECONDS:g} seconds")
 
     def keep(self, size: int, value: Any) -> Any:
@@ -176,9 +130,23 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def comparable(self, value: Any) -> Any:
         """A value that is about to be compared. Lists in lists in lists take exponential time otherwise."""
-        if type(value) not in _PLAIN:
+        kind = type(value)
+        if kind is str:
+            self.read(value)
+        elif kind not in _PLAIN:
             self._count(value)
         return value
+
+    def read(self, text: str) -> None:
+        """A text that is about to be gone through: a step for each 1,024 characters."""
+        if steps := len(text) >> 10:
+            self.tick(steps)
+
+    def keyed(self, pairs: tuple[tuple[Any, Any], ...]) -> dict[Any, Any]:
+        """The dict of `pairs`. Hashing tuples in tuples in tuples takes exponential time, or all of the stack."""
+        for key, _ in pairs:
+            self.comparable(key)
+        return self.kept(dict(pairs))
 
     def writable(self, value: Any) -> Any:
         """A value that is about to be written out."""
@@ -188,7 +156,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def _count(self, value: Any) -> int:
         parts, characters = written_out(value)
-        self.budget.steps -= parts
+        self.tick(parts + (characters >> 10))
         return parts + characters
 
     def joined(self, values: tuple[Any, ...]) -> str:
@@ -200,8 +168,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         taken, total = [], 0
         for piece in pieces:
             total += len(piece)
-            self.budget.steps -= 1
-            if self.budget.steps < 0 or total > MOST_TEXT:
+            self.tick()
+            if total > MOST_TEXT:
                 raise TemplateLimitError(f"it writes more than {MOST_TEXT:,} characters")
             taken.append(piece)
         return self.keep(total, "".join(taken))
@@ -209,19 +177,41 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":  # at most as large as both sides together
             return self.kept(left + right)
+        if operator == "-":  # of what dicts hold, too, which compares
+            return self.kept(self.comparable(left) - self.comparable(right))
         before_operator(operator, left, right)
         return self.kept(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         __self.tick()
-        method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps str.format
-        text = getattr(method, "__self__", None)
-        if isinstance(text, str) and (before := TEXT_METHODS.get(method.__name__)) is not None:
-            __self.keep(before(text, *args, **kwargs), None)
+        if not isinstance(__obj, _HAND_ON):
+            method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps str.format
+            args = __self._looked_at(method, args, kwargs)
         return __self.kept(super().call(__context, __obj, *args, **kwargs))
 
+    def _looked_at(self, method: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """The arguments `given` of a function or method, once neither they nor its result will be too large."""
+        given = tuple(self._within_limits(value) for value in given)
+        for value in named.values():
+            self.comparable(value)
+        of, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+        if isinstance(of, str):
+            self.read(of)
+            if (before := TEXT_METHODS.get(name)) is not None:
+                self.keep(before(of, *given, **named), None)
+        elif isinstance(of, (list, tuple)):
+            self.comparable(of)
+        elif name in ("strftime", "strftime_now"):
+            before_date(*given, *named.values())
+        return given
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """As jinja's, and of texts, numbers and lists only the methods that chat templates have a use for."""
+        """As jinja's, and of texts, numbers and lists only the methods that chat templates have a use for.
+
+        Of a class none: `dict.update(message, …)` would change a message.
+        """
+        if isinstance(obj, (type, GenericAlias)):
+            return False
         allowed = _methods_of(type(obj))
         return super().is_safe_attribute(obj, attr, value) if allowed is None else attr in allowed
 
@@ -236,6 +226,10 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """A dict hashes what it is asked for, and an error writes it out."""
+        return super().getitem(obj, self.comparable(argument))
+
     def _guarded(self, function: Callable[..., Any], before: Before | None, name: str = "") -> Callable[..., Any]:
         """A filter or test that counts as a step, and looks at the sizes of what it is given and makes."""
         first = 1 if hasattr(function, "jinja_pass_arg") else 0  # context or environment come before the value
@@ -246,26 +240,25 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             self.tick()
             given = list(args)
             for index in range(first, len(given)):
-                if type(given[index]) not in _PLAIN:
-                    given[index] = self._within_limits(given[index], shallow)
+                given[index] = self._within_limits(given[index], shallow and index == first)
+            for value in kwargs.values():
+                self.comparable(value)
             if before is not None:
                 self.keep(before(*given[first:], **kwargs), None)
             made = function(*given, **kwargs)
-            if type(made) in _PLAIN and type(made) is not str:
-                return made
             return self._counted(made) if isinstance(made, Iterator) else self.kept(made)
 
         return guarded
 
-    def _within_limits(self, value: Any, shallow: bool) -> Any:
-        if isinstance(value, Iterator):
-            return list(self._counted(value))
-        return value if shallow else self.comparable(value)
+    def _within_limits(self, value: Any, shallow: bool = False) -> Any:
+        if type(value) not in _PLAIN and isinstance(value, Iterator):
+            value = list(self._counted(value))
+        return value if shallow and type(value) is not str else self.comparable(value)
 
     def _counted(self, values: Iterable[Any]) -> Iterator[Any]:
         for value in values:
             self.tick()
-            yield value
+            yield self.kept(value) if type(value) is list else value  # of a batch, say
 
 
 @functools.cache

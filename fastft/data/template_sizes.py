@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set, ValuesView
 from typing import Any
 
 from jinja2.exceptions import TemplateRuntimeError
+from jinja2.utils import Namespace
 
 MOST_TEXT = 64 << 20  # characters of one text
 MOST_PARTS = 1_000_000  # values in one value, those within them counted too
+_MOST_DEPTH = 500  # of values in values; hashing a deeper one takes all of the stack
 _MOST_BITS = 4096  # of a whole number
 _MOST_WIDTH = 100_000  # that a text is padded or indented to, and of a number of items made at once
 _A_VALUE = 64  # bytes that a value takes beside its text
 _LONG_NUMBER = re.compile(r"\d{5}")  # as the width of a format
 _WIDTH_FROM_ARGUMENT = re.compile(r"%[^a-zA-Z%]*\*|:[^{}]*\{")
+_MOST_DATE = 1000  # characters of a date's format
 _A_FIELD = 10_000  # characters that a field of a format can be wide, of its own
 
 
@@ -23,15 +26,18 @@ class TemplateLimitError(TemplateRuntimeError):
 
 
 def bytes_of(value: Any) -> int:
-    """About what a text or a list takes, without what is in the list. Raises TemplateLimitError for too long a one."""
+    """About what a text or a list takes, without what is in the list. Raises TemplateLimitError for too large a one."""
     if isinstance(value, str):
         if len(value) > MOST_TEXT:
             raise TemplateLimitError(f"it makes a text of more than {MOST_TEXT:,} characters")
         return len(value)
-    if isinstance(value, (list, tuple, dict)):
-        if len(value) > MOST_PARTS:
+    if isinstance(value, (list, tuple, dict, Set, Namespace)):
+        values = len(_within(value))
+        if values > MOST_PARTS:
             raise TemplateLimitError(f"it makes a list of more than {MOST_PARTS:,} values")
-        return _A_VALUE * len(value)
+        return _A_VALUE * values
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise TemplateLimitError(f"it makes a number of more than {_MOST_BITS:,} bits")
     return 0
 
 
@@ -40,19 +46,30 @@ def written_out(value: Any) -> tuple[int, int]:
 
     Raises TemplateLimitError beyond what a template may have; a list in itself has no end.
     """
-    parts, characters, open_ = 0, 0, [value]
-    while open_:
-        value = open_.pop()
-        parts += 1
-        if isinstance(value, str):
-            characters += len(value)
-        elif isinstance(value, Mapping):
-            open_ += (*value.keys(), *value.values())
-        elif isinstance(value, (list, tuple)):
-            open_ += value
-        if parts + len(open_) > MOST_PARTS or characters > MOST_TEXT:
-            raise TemplateLimitError(f"it holds more than {MOST_PARTS:,} values, or {MOST_TEXT:,} characters, in one")
+    parts, characters, depth, level = 0, 0, 0, [value]
+    while level:
+        parts, depth, inner = parts + len(level), depth + 1, []
+        for one in level:
+            if isinstance(one, str):
+                characters += len(one)
+            elif within := _within(one):
+                inner += within
+                inner += one.values() if isinstance(one, Mapping) else ()
+            if parts + len(inner) > MOST_PARTS or characters > MOST_TEXT:
+                raise TemplateLimitError(
+                    f"it holds more than {MOST_PARTS:,} values, or {MOST_TEXT:,} characters, in one"
+                )
+        if depth > _MOST_DEPTH:
+            raise TemplateLimitError(f"it holds lists in lists, more than {_MOST_DEPTH} deep")
+        level = inner
     return parts, characters
+
+
+def _within(value: Any) -> Collection[Any]:
+    """What is in a value that holds others: of a mapping its keys."""
+    if isinstance(value, (list, tuple, Mapping, Set, ValuesView)):
+        return value
+    return value._Namespace__attrs.values() if isinstance(value, Namespace) else ()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _require_text(characters: int) -> None:
@@ -108,10 +125,16 @@ def _before_replace(text: str, old: str = "", new: str = "", count: int = -1, **
     return 0
 
 
-def _before_join(parts: Any, between: Any = "", *_: Any, **__: Any) -> int:
-    if isinstance(parts, (list, tuple, str)):
-        _require_text(sum(written_out(list(parts))) + len(parts) * len(str(between)))
+def _before_join(parts: Any, d: Any = "", *_: Any, **__: Any) -> int:
+    if isinstance(parts, Collection):
+        _require_text(sum(written_out(list(parts))) + len(parts) * len(str(d)))
     return 0
+
+
+def before_date(form: Any = "", *_: Any) -> None:
+    """Raises TemplateLimitError for a format that would make a date as long as a book."""
+    if len(str(form)) > _MOST_DATE:
+        raise TemplateLimitError(f"it formats a date by more than {_MOST_DATE:,} characters")
 
 
 def _before_split(text: str, at: Any = None, *_: Any, **__: Any) -> int:
@@ -193,12 +216,11 @@ METHODS: dict[type, Iterable[str]] = {
     list: ("copy", "count", "index"),
     tuple: ("count", "index"),
 }
-# Filters likewise; jinja's others (wordwrap, urlize, xmlattr, pprint, random, …) have no place in a chat template.
+# Filters likewise; jinja's others (wordwrap, urlize, xmlattr, striptags, random, …) have no place in a chat template.
 FILTERS: dict[str, Before | None] = dict.fromkeys(
     (
         "abs", "attr", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int",
-        "items", "last", "length", "lower", "max", "min", "reverse", "safe", "string", "striptags", "title", "trim",
-        "upper", "wordcount",
+        "items", "last", "length", "lower", "max", "min", "reverse", "safe", "string", "trim", "upper",
     )
 )  # fmt: skip
 FILTERS |= {
@@ -219,9 +241,11 @@ FILTERS |= {
     "slice": _before_taking_apart,
     "sort": _before_taking_apart,
     "sum": _before_sum,
+    "title": _before_taking_apart,
     "tojson": _before_json,
     "truncate": _before_padding,
     "unique": _before_taking_apart,
+    "wordcount": _before_taking_apart,
 }
 # These neither compare nor write what is in the list they are given, but hand it on.
 SHALLOW_FILTERS = frozenset(
@@ -230,10 +254,10 @@ SHALLOW_FILTERS = frozenset(
         "rejectattr", "reverse", "select", "selectattr", "slice",
     )
 )  # fmt: skip
-# Tests that compare, or write out what they are given; the others look at a type.
+# Tests that compare, hash or write out what they are given; the others look at a type.
 WHOLE_TESTS = (
     "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", ">=", "ge", "<", "lt", "lessthan", "<=", "le", "in",
-    "lower", "upper",
+    "lower", "upper", "filter", "test",
 )  # fmt: skip
 
 
