@@ -33,14 +33,15 @@ def require_safetensors(folder: Path) -> None:
 
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        read_weight_index(index, ModelError)  # refuses files that lie elsewhere
+        read_weight_index(index, ModelError)  # refuses files that lie elsewhere, or are of another kind
     pickles = sorted(path for kind in _PICKLES for path in folder.glob(kind) if path.name not in _NOT_WEIGHTS)
-    if not pickles or any(folder.glob("*.safetensors")):
-        return
     adapter = (folder / "adapter_config.json").is_file()
+    first = next((path for path in pickles if not _is_beside_its_safetensors(path, adapter)), None)
+    if first is None:
+        return
     raise ModelError(
-        f"{folder} holds its weights as {pickles[0].name}, a pickle, and no *.safetensors: a pickle can hold a program "
-        "that runs when it is read, so it isn't",
+        f"{folder} holds its weights as {first.name}, a pickle, and no *.safetensors of them: a pickle can hold a "
+        "program that runs when it is read, so it isn't",
         hint="Convert it where you trust it, with weights_only: "
         + (
             'save_file(torch.load("adapter_model.bin", weights_only=True), "adapter_model.safetensors").'
@@ -48,6 +49,13 @@ def require_safetensors(folder: Path) -> None:
             else 'AutoModelForCausalLM.from_pretrained(FOLDER, weights_only=True).save_pretrained("converted").'
         ),
     )
+
+
+def _is_beside_its_safetensors(pickle: Path, adapter: bool) -> bool:
+    """Whether libraries read other files of the folder in place of `pickle`: those they look for by these names."""
+    of_adapter = pickle.name.startswith("adapter_model")
+    wanted = [*(["model*"] if not of_adapter else []), *(["adapter_model*"] if adapter else [])]
+    return any(True for name in wanted for _ in pickle.parent.glob(f"{name}.safetensors"))
 
 
 def require_adapter_weights(adapter: Path) -> None:

@@ -246,8 +246,13 @@ def read_generation(path: Path) -> dict[str, Any]:
 
 
 def read_weight_index(path: Path, error: type[FastftError]) -> dict[str, str]:
-    """The file of each tensor, as model.safetensors.index.json says; all lie beside it. Raises `error`."""
+    """The file of each tensor, as model.safetensors.index.json says; all are safetensors and lie beside it.
+
+    Raises `error`: transformers would read a file by another name as a pickle.
+    """
     hint = "It lists the weight files of a model; get it again from where the model came from."
     found: dict[str, str] = read_json(path, error, hint, shape=_Index)["weight_map"]
     require_inside(found.values(), path, error, hint)
+    if other := sorted(name for name in set(found.values()) if not name.endswith(".safetensors")):
+        raise error(f"{path} names {other[0]!r}: weights are read from *.safetensors alone", hint=hint)
     return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
+from importlib.util import MAGIC_NUMBER, cache_from_source
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from fastft.files import sha256_of
 from fastft.model_code import check_model_code, code_sha256, forbid_model_code, require_safetensors
 from fastft.recipe.load import load_recipe
 from fastft.recipe.schema import ModelSection
+from fastft.rewards.function_files import load_name
 from tests.planted import copy_tiny, edit_json, fastft, plant_code, plant_pickle, refused
 from tests.short_runs import recipe_of, train, write_chats
 
@@ -68,6 +71,41 @@ def test_weights_in_a_pickle_are_refused_with_how_to_convert_them(tmp_path: Path
     (tmp_path / "model.safetensors").touch()
     require_safetensors(tmp_path)
     assert not mark.exists()
+
+
+def test_a_pickle_beside_other_safetensors_is_refused(tmp_path: Path, mark: Path) -> None:
+    """transformers and PEFT look for files by name: others in the folder don't keep them from the pickle."""
+    plant_pickle(tmp_path / "pytorch_model.bin", mark)
+    (tmp_path / "other.safetensors").touch()
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin, a pickle"):
+        require_safetensors(tmp_path)
+    (tmp_path / "model-00001-of-00001.safetensors").touch()
+    require_safetensors(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    plant_pickle(tmp_path / "adapter_model.bin", mark)
+    with pytest.raises(ModelError, match=r"adapter_model\.bin, a pickle"):
+        require_safetensors(tmp_path)
+    (tmp_path / "adapter_model.safetensors").touch()
+    require_safetensors(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "pytorch_model.bin"}}')
+    with pytest.raises(ModelError, match=r"names 'pytorch_model\.bin': weights are read from \*\.safetensors alone"):
+        require_safetensors(tmp_path)
+    assert not mark.exists()
+
+
+def test_a_recipes_code_is_the_file_and_no_cache_beside_it(tmp_path: Path, mark: Path) -> None:
+    """A compiled file may claim to be of any source: Python would run it, and the sha256 that is told be another's."""
+    planted, code = tmp_path / "planted.py", tmp_path / "score.py"
+    plant_code(planted, mark)
+    code.write_text("def length(completions, **_):\n    return [1.0 for _ in completions]\n")
+    cached = Path(cache_from_source(str(code)))
+    py_compile.compile(str(planted), str(cached), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    before = cached.read_bytes()
+    assert load_name(f"{code}:length")(["a"]) == [1.0]
+    assert not mark.exists()
+    cached.unlink()
+    load_name(f"{code}:length")
+    assert (before[:4], list(cached.parent.iterdir())) == (MAGIC_NUMBER, [])
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from fastft.errors import TrainingError
@@ -74,6 +76,13 @@ def load_function(function: str) -> Callable[..., Any]:
     return found
 
 
+class _AsWritten(SourceFileLoader):
+    """Runs the file itself: a `__pycache__` beside it, whose content no sha256 tells, is neither read nor written."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def load_name(named: str) -> Any:
     """What "/path/file.py:name" stands for. What stands beside the file can be imported by it.
 
@@ -81,13 +90,13 @@ def load_name(named: str) -> Any:
     """
     file, name = split_name(named)
     path = Path(file)
-    spec = importlib.util.spec_from_file_location(f"fastft_file_{path.stem}", path)
+    loader = _AsWritten(f"fastft_file_{path.stem}", str(path))
+    spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
     assert spec is not None  # `check` has seen a .py file there
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:  # whatever a person's file may raise
         raise TrainingError(f"{file} can't be loaded: {type(error).__name__}: {error}") from error
     finally:
