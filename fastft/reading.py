@@ -5,6 +5,7 @@ clear error that names the file.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -108,6 +109,21 @@ def require_inside(names: Iterable[str], place: object, error: type[FastftError]
     for name in names:
         if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise error(f"{place} names the file {name!r}, which lies outside its folder", hint=hint)
+
+
+def require_links_inside(folder: Path, below: Iterable[str], error: type[FastftError]) -> None:
+    """Raises `error` if an entry of `folder`, or of one of its folders `below`, is a link that leads out of it.
+
+    What is written to the entry would be written, and what is deleted of it be deleted, wherever the link leads.
+    """
+    home = folder.resolve()
+    for place in (folder, *(folder / name for name in below)):
+        for entry in place.iterdir() if place.is_dir() else ():
+            if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(home):
+                raise error(
+                    f"{entry} is a link that leads out of {folder}: nothing is read, written or deleted through it",
+                    hint="Put what it leads to in its place; a run may as a whole lie, or be linked, elsewhere.",
+                )
 
 
 @cache

@@ -108,7 +108,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
-        """The run in the folder `path`. Raises ModelError if that is no run directory."""
+        """The run in the folder `path`. Raises ModelError if that is no run directory, or has a link that leads out."""
         directory = Path(path).expanduser().absolute()
         if not (directory / "recipe.yaml").is_file():
             why = "it holds no recipe.yaml" if directory.is_dir() else "there is no such folder"
@@ -117,7 +117,7 @@ class Run:
                 above = directory.parents[1]
                 raise ModelError(f"{directory} is an export, not the run it belongs to", hint=f"Name that: {above}")
             raise ModelError(f"{directory} is no run directory: {why}", hint=_runs_nearby(directory))
-        return cls(directory)
+        return cls(directory)._without_ways_out()
 
     @classmethod
     def unfinished(cls, output_dir: Path) -> Run:
@@ -143,7 +143,14 @@ class Run:
             if not directory.exists():
                 return
             if (directory / "recipe.yaml").is_file():
-                yield cls(directory)
+                yield cls(directory)._without_ways_out()
+
+    def _without_ways_out(self) -> Run:
+        """Itself. Raises ModelError if one of its files, folders or exports is a link to elsewhere."""
+        from fastft.reading import require_links_inside
+
+        require_links_inside(self.directory, (self.exports.name,), ModelError)
+        return self
 
     def manifest(self) -> dict[str, Any]:
         """The manifest. Raises ModelError if training has not finished, or if the file is damaged."""

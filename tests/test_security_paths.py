@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fastft import train as fastft_train
 from fastft.checkpoints import _NEEDED, rotate, seal, whole_checkpoint, why_damaged
 from fastft.errors import FastftError, ModelError
 from fastft.exporters.hub import _files
@@ -115,6 +116,33 @@ def test_what_an_export_puts_away_may_be_a_link(run: Path, tmp_path: Path) -> No
             export(run, ["merged_16bit"], verify=False, overwrite=True, console=Console(file=io.StringIO()))
     assert (precious / "file").read_text() == "kept"
     assert sorted(path.name for path in precious.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["train.log", "metrics.jsonl", "exports", "checkpoints", "exports/merged_16bit"])
+def test_a_run_is_not_written_through_a_link(run: Path, tmp_path: Path, name: str) -> None:
+    """A run from elsewhere, whose log is somebody's .bashrc."""
+    place, precious = run / name, tmp_path / "precious"
+    if place.suffix:
+        precious.write_text("kept")
+        place.unlink(missing_ok=True)
+    else:
+        precious.mkdir()
+        shutil.rmtree(place, ignore_errors=True)
+    place.symlink_to(precious)
+    for go_on in (Run.open, export, lambda path: fastft_train(path, resume=True)):
+        with pytest.raises(ModelError, match=f"{place.name} is a link that leads out of"):
+            go_on(run)
+    (run / "manifest.json").unlink()
+    with pytest.raises(ModelError, match="is a link that leads out of"):
+        Run.unfinished(run)
+    assert precious.read_text() == "kept" if place.suffix else list(precious.iterdir()) == []
+
+
+def test_links_within_a_run_and_to_it_are_its_own(run: Path, tmp_path: Path) -> None:
+    (run / "latest").symlink_to(run / "exports")
+    (tmp_path / "linked").symlink_to(run)
+    assert Run.open(run).finished
+    assert Run.open(tmp_path / "linked").finished
 
 
 _HANGING = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
