@@ -38,7 +38,8 @@ def _one_line(text: str) -> str:
 
 
 def _clipped(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """`text`, the middle left out where it is longer than anyone reads."""
+    """`text`, the middle left out where it is longer than anyone reads; whole secrets first, as halves aren't known."""
+    text = redact(text)
     if len(text) <= most:
         return text
     return f"{text[: most - most // 5]} … ({len(text):,} characters) … {text[-most // 5 :]}"

@@ -6,32 +6,67 @@ looks (a token of the Hub, a key of a provider, a password in an address).
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from html import escape
 from pathlib import Path
+from urllib.parse import quote, quote_plus, unquote
 
 HIDDEN = "***"
 _SHORTEST = 8  # characters of a secret; what is shorter stands in other words too
+_LONG = 12  # characters of what a doubtful name has to hold
+_A_LINE = 16  # characters of a line of a secret that has several
 _NAMED = re.compile(
-    r"(TOKEN|API_?KEY|ACCESS_?KEY(_ID)?|SECRET|SECRET_?KEY|PRIVATE_?KEY|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE
+    r"TOKEN(?!S|IZ)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?(?!_?PATH)|(API|ACCESS|PRIVATE)_?KEY|WEBHOOK"
+    r"|CONN(ECTION)?_?STR(ING)?",
+    re.IGNORECASE,
 )
-_IN_ADDRESS = re.compile(r"(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)|(?<=://)[^\s/@:\"']{16,}(?=@)")
+_DOUBTFUL = re.compile(r"_(KEY|PASS|PWD|PW|PAT|AUTH|JWT|DSN|COOKIE)$", re.IGNORECASE)
+_ABOUT_ONE = re.compile(r"_(FILE|PATH|DIR|NAME|TYPE|LIMIT|COUNT|TTL|SECONDS|EXPIRES|EXPIRY|EXPIRATION)$", re.IGNORECASE)
+_IN_ADDRESS = re.compile(r"(?<=://)[^\s/@:\"']*:[^\s/\"']+(?=@)|(?<=://)[^\s/@:\"']{16,}(?=@)")
+_IN_LIST = re.compile(r"(?:key|password|pwd|secret|signature|sig|token)=([^;&\s]+)", re.IGNORECASE)  # A=b;Password=c
 _LOOKS = re.compile(
-    r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bAKIA[A-Z0-9]{16}\b"
-    r"|\bglpat-[\w-]{16,}|\bxox[abprs]-[\w-]{10,}"
+    r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
+    r"|\bA[KS]IA[A-Z0-9]{16}\b|\bglpat-[\w-]{16,}|\bxox[abprs]-[\w-]{10,}|\bgsk_[A-Za-z0-9]{20,}|\bnvapi-[\w-]{20,}"
+    r"|\bAIza[\w-]{35}|\bya29\.[\w-]{20,}|\bnpm_[A-Za-z0-9]{30,}|\bpypi-[\w-]{40,}|hooks\.slack\.com/services/[\w/]{16,}"
+    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]+-----END [A-Z ]*PRIVATE KEY"
 )
+_BROKEN = re.compile(r"[\s│┃|]+")  # what may stand in a text that was broken into lines, or drawn in a frame
+_OF_HOME = {  # files with secrets, and where they stand in them
+    "~/.netrc": r"\bpassword\s+\"?([^\s\"]+)",
+    "~/_netrc": r"\bpassword\s+\"?([^\s\"]+)",
+    "~/.git-credentials": r"://[^\s:@/]*:([^\s@/]+)@",
+    "~/.pgpass": r":([^:\n]+)$",
+    "~/.aws/credentials": r"(?:secret_access_key|session_token)\s*=\s*(\S+)",
+    "~/.comet.config": r"api_key\s*=\s*(\S+)",
+    "~/.config/wandb/settings": r"api_key\s*=\s*(\S+)",
+    "~/.kaggle/kaggle.json": r"\"key\"\s*:\s*\"([^\"]+)",
+}
 
 
 def redact(text: str) -> str:
     """`text` with `***` in place of every secret."""
-    if "://" in text:
-        text = _IN_ADDRESS.sub(HIDDEN, text)
-    text = _LOOKS.sub(HIDDEN, text)
-    for secret in _known(_environment()):
+    known = _known(_environment())
+    for secret in known:
         if secret in text:
             text = text.replace(secret, HIDDEN)
+    if "\n" in text:
+        text = _without_broken(text, known)
+    if "://" in text:
+        text = _IN_ADDRESS.sub(HIDDEN, text)
+    return _LOOKS.sub(HIDDEN, text)
+
+
+def _without_broken(text: str, known: tuple[str, ...]) -> str:
+    """`text` with `***` in place of every secret that lies over several of its lines."""
+    whole = _BROKEN.sub("", text)
+    for secret in known:
+        if (bare := _BROKEN.sub("", secret)) in whole and len(bare) >= _SHORTEST:
+            text = re.sub(rf"(?:{_BROKEN.pattern})?".join(map(re.escape, bare)), HIDDEN, text)
     return text
 
 
@@ -51,31 +86,57 @@ def redact_file(path: Path) -> None:
 
 
 def _environment() -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in os.environ.items() if "://" in value or _NAMED.search(name))
+    named = (_NAMED.search, _DOUBTFUL.search)
+    return tuple(
+        (name, value) for name, value in os.environ.items() if "://" in value or any(is_(name) for is_ in named)
+    )
 
 
 @cache
 def _known(variables: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """The longest first, as one may hold another."""
+    """As they are and as they may be written; the longest first, as one may hold another."""
     found = {secret.strip() for secret in (*_of_variables(dict(variables)), *_of_files(dict(variables)))}
-    return tuple(sorted((secret for secret in found if len(secret) >= _SHORTEST), key=len, reverse=True))
+    lines = {line.strip() for secret in found for line in secret.splitlines()}  # logs are written by the line
+    found |= {line for line in lines if len(line) >= _A_LINE and not line.startswith("-----")}
+    written = {form for secret in found if len(secret) >= _SHORTEST for form in _written(secret)}
+    return tuple(sorted((form for form in written if len(form) >= _SHORTEST), key=len, reverse=True))
 
 
 def _of_variables(variables: Mapping[str, str]) -> Iterator[str]:
     for name, value in variables.items():
-        if _NAMED.search(name) and not os.path.exists(value):  # noqa: PTH110  a file's name is no secret; any text may come
+        if _is_secret(name, value) and not os.path.exists(value):  # noqa: PTH110  a file's name is no secret
             yield value
+            yield from _IN_LIST.findall(value)
         for found in _IN_ADDRESS.finditer(value):
             yield found.group()
-            yield found.group().rpartition(":")[2]
+            yield found.group().partition(":")[2]
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if _ABOUT_ONE.search(name):
+        return False
+    return bool(_NAMED.search(name)) or (bool(_DOUBTFUL.search(name)) and len(value) >= _LONG)
+
+
+def _written(secret: str) -> Iterator[str]:
+    """The secret as JSON, Python, an address, HTML and base64 (at any place of a longer text) write it."""
+    yield from (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
+    yield from (quote(secret), quote(secret, safe=""), quote_plus(secret), unquote(secret), escape(secret))
+    raw = secret.encode("utf-8", "surrogateescape")
+    for before in range(3):
+        whole = slice((8 * before + 5) // 6, 8 * (before + len(raw)) // 6)  # characters made of the secret's bits alone
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(bytes(before) + raw).decode()[whole]
 
 
 def _of_files(variables: Mapping[str, str]) -> Iterator[str]:
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    token = Path(variables.get("HF_TOKEN_PATH") or os.environ.get("HF_TOKEN_PATH") or home / "token")
-    yield _content(token)
-    for name in (".netrc", "_netrc"):
-        yield from re.findall(r"\bpassword\s+(\S+)", _content(Path.home() / name))
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or cache_home / "huggingface")
+    yield _content(Path(variables.get("HF_TOKEN_PATH") or os.environ.get("HF_TOKEN_PATH") or home / "token"))
+    stored = Path(os.environ.get("HF_STORED_TOKENS_PATH") or home / "stored_tokens")
+    yield from re.findall(r"hf_token\s*=\s*(\S+)", _content(stored))
+    for name, where in {**_OF_HOME, os.environ.get("NETRC", "~/.netrc"): _OF_HOME["~/.netrc"]}.items():
+        yield from re.findall(where, _content(Path(name).expanduser()), re.MULTILINE)
 
 
 def _content(path: Path) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -24,11 +28,28 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted/secret+of/aws0123456789abcdefghi",
     "FASTFT_API_KEY": "planted-key-of-the-server",
     "DATABASE_PASSWORD": "planted-password-of-a-database",
+    "PGPASSWORD": 'planted-p@ss"w\\ord/of pg',
+    "AZURE_STORAGE_KEY": "planted+azure/key0123456789==",
+    "AZURE_STORAGE_CONNECTION_STRING": "Protocol=https;AccountKey=planted/account+key==;EndpointSuffix=x",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0PLANTED/B0PLANTED/plantedplantedplanted",
+    "MY_DB_PASS": "planted-pass-of-mine",
+    "GITHUB_PAT": "planted0pat0of0github",
+    "SSH_PRIVATE_KEY": "-----BEGIN KEY-----\nplantedLineOfTheKey1\nplantedLineOfTheKey2\n-----END KEY-----",
 }
 PROXY = "planted-password-of-the-proxy"
+STORED = "hf_PlantedAmongTheStoredTokens0123"
+GIT = "planted-password-of-git"
 NETRC = "planted-password-of-netrc"
 IN_FILE = "hf_PlantedInTheTokenFile0123456789"
-PLANTED = {**SECRETS, "the proxy": PROXY, "netrc": NETRC, "the token's file": IN_FILE}
+PLANTED = {
+    **SECRETS,
+    "the proxy": PROXY,
+    "netrc": NETRC,
+    "the token's file": IN_FILE,
+    "stored tokens": STORED,
+    "git": GIT,
+}
+PLANTED |= {"a line": "plantedLineOfTheKey1", "another": "plantedLineOfTheKey2", "account": "planted/account+key=="}
 
 
 @pytest.fixture
@@ -37,6 +58,8 @@ def home(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "home"
     (folder / "hub").mkdir(parents=True)
     (folder / "hub" / "token").write_text(IN_FILE)
+    (folder / "hub" / "stored_tokens").write_text(f"[mine]\nhf_token = {STORED}\n")
+    (folder / ".git-credentials").write_text(f"https://user:{GIT}@github.com\n")
     (folder / ".netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {NETRC}\n")
     proxies = {"NO_PROXY": "*", "HTTPS_PROXY": f"http://user:{PROXY}@127.0.0.1:9"}
     places = {"HOME": str(folder), "HF_HOME": str(folder / "hub"), "XDG_CACHE_HOME": str(Path.home() / ".cache")}
@@ -140,6 +163,58 @@ def test_what_is_known_for_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHORT_TOKEN", "abc")
     monkeypatch.setenv("PATH_TO_KEY", "/root")
     assert redact("abc /root") == "abc /root"
+
+
+@pytest.mark.parametrize("name", ["PGPASSWORD", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY"])
+def test_a_secret_is_known_however_it_is_written(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    secret = SECRETS[name]
+    monkeypatch.setenv(name, secret)
+    forms = [
+        secret,
+        json.dumps(secret)[1:-1],
+        repr(secret)[1:-1],
+        quote(secret),
+        quote(secret, safe=""),
+        escape(secret),
+    ]
+    for form in forms:
+        assert redact(f"<{form}>") == "<***>"
+    for before in ("", "u", "us", "user:"):  # Authorization: Basic …
+        encoded = base64.b64encode(f"{before}{secret}".encode()).decode()
+        assert len(redact(encoded).replace("***", "")) <= len(before) * 2 + 6, before
+    middle = len(secret) // 2
+    assert redact(f"a {secret[:middle]}\n   {secret[middle:]} b\n") == "a *** b\n"
+    assert redact(f"│ a {secret[:middle]} │\n│ {secret[middle:]} b │\n") == "│ a *** b │\n"
+
+
+def test_names_that_speak_of_secrets_and_hold_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = {
+        "TOKENIZERS_PARALLELISM": "definitely", "MAX_TOKENS": "1000000000", "API_KEY_FILE": "/nowhere/to/be/found",
+        "SORT_KEY": "timestamp", "PWD": "/gone/folder", "KEYBOARD": "qwertyuiop", "SECRET_NAME": "projects/mine",
+    }  # fmt: skip
+    for name, value in plain.items():
+        monkeypatch.setenv(name, value)
+    for value in plain.values():
+        assert redact(f"<{value}>") == f"<{value}>"
+
+
+def test_half_a_secret_is_not_left_where_a_message_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = SECRETS["WANDB_API_KEY"]
+    monkeypatch.setenv("WANDB_API_KEY", secret)
+    for before in range(700, 801):
+        told = ModelError(f"{'x' * before}{secret}{'y' * 900}", hint=f"{'x' * (before + 2400)}{secret}{'y' * 4000}")
+        assert secret[:6] not in f"{told} {told.hint}"
+
+
+def test_what_was_typed_wrongly_is_told_without_a_secret(tmp_path: Path, home: dict[str, str]) -> None:
+    token = SECRETS["HF_TOKEN"]
+    for arguments in (
+        ["replay", str(tmp_path), "--step", token],
+        ["train", f"--{token}"],
+        ["check", "a", f"b={token}"],
+    ):
+        code, said = _run(home, tmp_path, *arguments)
+        assert (code, token.encode() in said) == (2, False), said
 
 
 def test_a_file_without_secrets_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
