@@ -18,7 +18,7 @@ from fastft.cli_export import export
 from fastft.cli_plan import plan
 from fastft.cli_preview import preview
 from fastft.cli_profile import profile
-from fastft.errors import FastftError
+from fastft.errors import FastftError, printable
 from fastft.redaction import redact
 
 _RUN = click.argument("run", type=click.Path(path_type=Path))
@@ -50,7 +50,10 @@ class _Group(click.Group):
             sys.exit(error.exit_code)
         except click.NoSuchOption as error:
             raise _with_override(error) from None
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
+        except click.ClickException as error:  # quotes what was typed
+            vars(error)["message"] = printable(error.message)
+            raise
+        except (click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:  # noqa: BLE001 -- the last net: a traceback is for those who ask for it
             if ctx.params.get("traceback"):
@@ -91,7 +94,7 @@ def _with_override(error: click.NoSuchOption) -> click.UsageError:
     ours = foreign_key("", key)
     homes = [f"{section}.{key}" for section, keys in sections().items() if key in keys]
     if not ours and not homes:
-        return error
+        return click.UsageError(printable(error.format_message()), error.ctx)
     target = ours.target if ours else homes[0]
     return click.UsageError(f"{error.message} A recipe's key is given without dashes: {target}=VALUE.", error.ctx)
 
