@@ -112,7 +112,7 @@ def _refusals() -> Iterator[None]:
         ) from error
     except (NotImplementedError, ValueError, IndexError, TypeError, AssertionError, FileNotFoundError) as error:
         raise ExportError(
-            f"llama.cpp's converter can't convert this model: {error or type(error).__name__}",
+            f"llama.cpp's converter can't convert this model: {str(error).strip() or type(error).__name__}",
             hint="The log has its output. Export merged_16bit instead.",
         ) from error
 

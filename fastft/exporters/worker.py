@@ -135,7 +135,7 @@ class _Exports:
             raise ExportError(
                 f"{place} has no export.json, so nothing says what it was made from"
                 if unknown
-                else f"{place} exists and was not made from these weights with these settings",
+                else f"{place} exists and was not made from these weights with these settings, or lacks a file",
                 hint="Replace it with --overwrite, or move it away.",
             )
         if target == MERGED:
@@ -143,9 +143,12 @@ class _Exports:
         return True
 
     def _is_whole(self, target: Target) -> bool:
-        """Whether the export stands at its place, made of the same weights with the same settings."""
+        """Whether the export stands at its place with all its files, made of these weights with these settings."""
         folder = self.exports / target.name
-        return (folder / "export.json").is_file() and read_export(folder)["made_from"] == self.made_from
+        if not (folder / "export.json").is_file():
+            return False
+        export = read_export(folder)
+        return export["made_from"] == self.made_from and all((folder / name).is_file() for name in export["files"])
 
     def _make(self, target: Target) -> None:
         started = time.perf_counter()

@@ -25,6 +25,7 @@ MERGED = ExportSection.model_validate({"formats": "merged_16bit", "verify": Fals
 BOTH = ExportSection.model_validate(
     {"formats": ["gguf", "merged_16bit"], "quantization_method": ["q8_0", "bf16", "q4_k_m"], "verify": False}
 )
+BF16 = {"formats": ["gguf"], "quantization_method": ["bf16"]}
 
 
 def make_run(folder: Path, tiny: Path) -> Path:
@@ -84,6 +85,17 @@ def test_an_export_of_other_weights_is_not_overwritten_unasked(exported: Path, t
     assert sha256_of(weights) == before
     make(run, MERGED, overwrite=True)
     assert sha256_of(weights) != before
+
+
+@pytest.mark.slow
+def test_an_export_that_lacks_a_file_is_neither_kept_nor_built_upon(exported: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(exported, run)
+    (run / "exports" / "merged_16bit" / "tokenizer.json").unlink()
+    with pytest.raises(ExportError, match="merged_16bit exists and was not made .*, or lacks a file"):
+        make(run, MERGED)
+    (folder,) = make(run, ExportSection.model_validate({**BF16, "verify": False}), overwrite=True)
+    assert sha256_of(folder / "model-bf16.gguf") == sha256_of(exported / "exports" / "gguf-bf16" / "model-bf16.gguf")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ExportError
 from fastft.exporters.ggml import GGMLType, GGUFHeader
-from fastft.exporters.gguf import convert
+from fastft.exporters.gguf import _refusals, convert
 from fastft.exporters.merged import copy_model
 from fastft.llamacpp import GGUFModel
 from tests.exporters.models import random_model, save_model
@@ -89,3 +89,8 @@ def test_what_the_converter_cannot_do_is_told(tiny: Path, tmp_path: Path) -> Non
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "architectures": ["NovelForCausalLM"]}))
     with pytest.raises(ExportError, match=r"can't convert this model: .*NovelForCausalLM"):
         convert(tmp_path / "model", tmp_path / "out.gguf", name="x")
+
+
+def test_a_refusal_without_words_is_told_by_its_kind() -> None:
+    with pytest.raises(ExportError, match="can't convert this model: FileNotFoundError"), _refusals():
+        raise FileNotFoundError

@@ -6,8 +6,10 @@ import pytest
 
 from tests.fuzz.harness import survive
 
-TARGETS = ("recipes", "data_files", "data_rows", "model_folders", "run_files", "checkpoints", "gguf_files")
-LOADING = ("loading",)  # with torch, whose import alone takes ten seconds
+TARGETS = (
+    "recipes", "data_files", "data_rows", "model_folders", "run_files", "checkpoints", "gguf_files", "commands",
+)  # fmt: skip
+LOADING = ("loading", "run_commands")  # with torch, whose import alone takes ten seconds
 
 
 @pytest.mark.parametrize("target", TARGETS)
