@@ -132,7 +132,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         """A value that is about to be compared. Lists in lists in lists take exponential time otherwise."""
         kind = type(value)
         if kind is str:
-            self.read(value)
+            if len(value) > 1023:
+                self.read(value)
         elif kind not in _PLAIN:
             self._count(value)
         return value
@@ -191,7 +192,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def _looked_at(self, method: Any, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         """The arguments `given` of a function or method, once neither they nor its result will be too large."""
-        given = tuple(self._within_limits(value) for value in given)
+        if any(type(value) not in _PLAIN for value in given):
+            given = tuple(self._within_limits(value) for value in given)
         for value in named.values():
             self.comparable(value)
         of, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
@@ -228,6 +230,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """A dict hashes what it is asked for, and an error writes it out."""
+        if type(argument) is str and type(obj) is dict and argument in obj:
+            return obj[argument]
         return super().getitem(obj, self.comparable(argument))
 
     def _guarded(self, function: Callable[..., Any], before: Before | None, name: str = "") -> Callable[..., Any]:
