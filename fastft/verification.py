@@ -109,9 +109,16 @@ def _until_it_breaks(checks: Iterator[Check], folder: Path) -> Iterator[Check]:
 
     A disk too full to examine it says nothing of the export.
     """
+    from jinja2 import TemplateError
+    from safetensors import SafetensorError
+
     try:
         yield from checks
-    except (FastftError, OSError, ValueError, KeyError, RuntimeError) as error:
+    # what libraries raise over files of any content
+    except (
+        FastftError, OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError,
+        TemplateError, SafetensorError,
+    ) as error:  # fmt: skip
         if is_full(error, folder):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

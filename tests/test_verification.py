@@ -162,6 +162,11 @@ def _edit_merged_json(name: str, **values: object) -> Callable[[Path], None]:
     return lambda run: small_model.edit_json(run / MERGED / name, **values)
 
 
+def _cut_template(run: Path) -> None:
+    path = run / MERGED / "chat_template.jinja"
+    path.write_text(path.read_text().rstrip()[:-1])
+
+
 def _other_template(run: Path) -> None:
     path = run / MERGED / "chat_template.jinja"
     path.write_text(path.read_text().replace("<|im_start|>assistant", "<|im_start|>model"))
@@ -204,6 +209,7 @@ MERGED_FAULTS = {
         _edit_merged_json("tokenizer_config.json", eos_token="<|endoftext|>"),
         "special tokens", "tokenizer eos_token_id is 0, trained 2",
     ),
+    "template cut short": (_cut_template, "can be examined", "expected token 'end of statement block'"),
     "wrong template": (_other_template, "prompt text", "<|im_start|>model\\n', trained 'd|>"),
     "other splitting rule": (_other_splitting, "token ids", "first at built-in (digits)"),
 }  # fmt: skip

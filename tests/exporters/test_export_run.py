@@ -92,7 +92,7 @@ def test_an_export_that_lacks_a_file_is_neither_kept_nor_built_upon(exported: Pa
     run = tmp_path / "run"
     shutil.copytree(exported, run)
     (run / "exports" / "merged_16bit" / "tokenizer.json").unlink()
-    with pytest.raises(ExportError, match="merged_16bit exists and was not made .*, or lacks a file"):
+    with pytest.raises(ExportError, match=r"merged_16bit exists and was not made .*, or lacks a file"):
         make(run, MERGED)
     (folder,) = make(run, ExportSection.model_validate({**BF16, "verify": False}), overwrite=True)
     assert sha256_of(folder / "model-bf16.gguf") == sha256_of(exported / "exports" / "gguf-bf16" / "model-bf16.gguf")
