@@ -162,9 +162,27 @@ def train(
     from fastft.startup import Startup
 
     startup = Startup.of_process()
+    from fastft.out_of_memory import TooLittleMemoryError
     from fastft.training import train as train_recipe
 
-    train_recipe(recipe, overrides, output_dir=output_dir, resume=resume, startup=startup)
+    try:
+        train_recipe(recipe, overrides, output_dir=output_dir, resume=resume, startup=startup)
+    except TooLittleMemoryError as error:
+        if error.run is None:
+            raise
+        _go_on_afresh(error.run, error)
+
+
+def _go_on_afresh(run: Path, error: FastftError) -> None:
+    """Become a process that has nothing in its memory yet, and go on with less, which the run has noted."""
+    import os
+
+    from fastft.child import python_running
+
+    click.echo(f"! {error.message}; once more with an empty memory", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [*python_running("fastft"), "train", str(run), "--resume"])
 
 
 @main.command(short_help="Check recipe, data, labels, template and sizes; no GPU needed.")

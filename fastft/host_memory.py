@@ -20,6 +20,7 @@ _PROC = Path("/proc")
 _MARGIN = 96 << 20  # bytes that stay free: page tables, stacks, what other processes ask for in the meantime
 _EVERY = 1.0  # seconds between two looks while training; one takes 3 ms
 _limited = False
+_mapped = 0
 _UNLIMITED = 1 << 60  # version 1 writes a number near 2^63 where there is no limit
 
 
@@ -86,20 +87,27 @@ def free_memory() -> int:
 
 
 @contextlib.contextmanager
-def asking_for_no_more() -> Iterator[None]:
+def asking_for_no_more(mapped: int = 0) -> Iterator[None]:
     """Within, this process can't ask for more memory than was free when `refresh_limit` was called last.
 
     By the limit on its data segment: what is asked for beyond raises MemoryError, or torch's error of its allocator.
+    `mapped` are bytes of files that are mapped within: the limit counts them, and they take no memory.
     """
-    global _limited
+    global _limited, _mapped
     former = resource.getrlimit(resource.RLIMIT_DATA)
-    _limited = True
+    _limited, _mapped = True, mapped
     refresh_limit()
     try:
         yield
     finally:
-        _limited = False
+        _limited, _mapped = False, 0
         resource.setrlimit(resource.RLIMIT_DATA, former)
+
+
+def loading_from(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """`asking_for_no_more` while the weights in `folder` are loaded; no limit where they are somewhere else."""
+    mapped = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return asking_for_no_more(mapped) if mapped else contextlib.nullcontext()
 
 
 def refresh_limit() -> None:
@@ -109,7 +117,7 @@ def refresh_limit() -> None:
     if not _limited:
         return
     swap = 0 if groups() else psutil.swap_memory().free  # a group's limit may be on both
-    asked = _bytes_asked_for() + free_memory() + swap - _MARGIN
+    asked = _bytes_asked_for() + free_memory() + swap - _MARGIN + _mapped
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     soft = asked if hard == resource.RLIM_INFINITY else min(asked, hard)
     with contextlib.suppress(ValueError, OSError):  # a hard limit that was lowered meanwhile

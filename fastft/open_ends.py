@@ -40,7 +40,8 @@ def open_ends(trainer: Any) -> dict[str, Any]:
         "last_logged": int(trainer._globalstep_last_logged),
     }
     counted = trainer.meter.counts() if hasattr(trainer, "meter") else {}
-    return {"trl": found, "losses": losses, "counted": counted}
+    micro_batches = int(trainer.args.gradient_accumulation_steps)
+    return {"trl": found, "losses": losses, "counted": counted, "micro_batches": micro_batches}
 
 
 def take_up_open_ends(trainer: Any, checkpoint: Path) -> tuple[bool, str]:
@@ -69,11 +70,26 @@ def put_back_open_ends(trainer: Any, kept: Mapping[str, Any]) -> None:
             _fill(getattr(trainer, name), value)
         else:
             setattr(trainer, name, value)
+    if "_buffered_inputs" in kept["trl"]:
+        _follow_micro_batches(trainer, int(kept.get("micro_batches") or trainer.args.gradient_accumulation_steps))
     trainer._tr_loss.copy_(kept["losses"]["loss"])
     trainer._total_loss_scalar = kept["losses"]["losses_told"]
     trainer._globalstep_last_logged = kept["losses"]["last_logged"]
     if hasattr(trainer, "meter"):
         trainer.meter.take_up(kept["counted"])
+
+
+def _follow_micro_batches(trainer: Any, before: int) -> None:
+    """Where a step has more micro-batches than `before`, count in those, and split the answers still learned from."""
+    from trl.trainer.utils import split_tensor_dict
+
+    times = trainer.args.gradient_accumulation_steps // before
+    if times <= 1:
+        return
+    trainer._step *= times
+    if trainer._buffered_inputs is not None:
+        parts = (split_tensor_dict(each, times) for each in trainer._buffered_inputs)
+        trainer._buffered_inputs = [part for several in parts for part in several]
 
 
 def best_of(checkpoint: Path) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import gc
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,11 +19,13 @@ from fastft.host_memory import return_to_the_system
 from fastft.open_ends import open_ends, put_back_open_ends
 from fastft.random_state import random_state, set_random_state
 from fastft.run_files import read_start
+from fastft.trainers.groups import fewer_answers
 
 if TYPE_CHECKING:
     from fastft.run import Run
 
-_BATCH = {"training": "per_device_train_batch_size", "evaluation": "per_device_eval_batch_size"}
+What = Literal["training", "evaluation", "answers"]
+_TRAINED, _EVALUATED = "per_device_train_batch_size", "per_device_eval_batch_size"
 _ACCUMULATION, _GENERATED = "gradient_accumulation_steps", "steps_per_generation"
 # What allocators of libraries say beside those that accelerate knows.
 _SAID = ("bad_alloc", "bad allocation", "could not create a memory", "could not create a primitive", "cannot allocate")
@@ -35,18 +38,20 @@ _HINT = (
 
 
 class TooLittleMemoryError(TrainingError):
-    """Memory ran out where nothing can be made smaller."""
+    """Memory ran out where nothing can be made smaller. A process that begins afresh may come further with `run`."""
+
+    run: Path | None = None
+
+
+class AnswersError(RuntimeError):
+    """Memory ran out while a model wrote the answers that it learns from: raised from the allocator's error."""
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether `error`, or what it was raised from, says that memory ran out, of the GPU or of the host."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    chain: list[BaseException] = []
-    seen: BaseException | None = error
-    while seen is not None and seen not in chain:
-        chain.append(seen)
-        seen = seen.__cause__ or seen.__context__
+    chain = _chain(error)
     if any(isinstance(each, TooLittleMemoryError) for each in chain):
         return False
     return any(
@@ -58,36 +63,82 @@ def ran_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def take_less(run: Run, step: int, what: Literal["training", "evaluation"]) -> str | None:
+def _chain(error: BaseException) -> list[BaseException]:
+    """`error` and what it was raised from."""
+    chain: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and seen not in chain:
+        chain.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    return chain
+
+
+def failed_in(error: BaseException) -> What:
+    """What of a step needs to be smaller after `error`: what learns, or what writes the answers for it."""
+    return "answers" if any(isinstance(each, AnswersError) for each in _chain(error)) else "training"
+
+
+def take_less(run: Run, step: int, what: What) -> str | None:
     """Have the run go on with smaller micro-batches; returns what was changed, in words, or None if nothing can be.
 
     A step learns from the same rows as before. It is recorded in start.json, which a resumed run goes by.
     """
     start = read_start(run.start_path)
-    arguments, key = start["arguments"], _BATCH[what]
-    batch = int(arguments.get(key) or 8)
-    smaller = _divisor_below(batch) if what == "training" else batch // 2
-    if smaller < (2 if _is_kto(run) else 1):
+    arguments = start["arguments"]
+    match what:
+        case "training":
+            changed = _smaller_micro_batch(arguments, 2 if _is_kto(run) else 1)  # its KL term needs two answers
+        case "evaluation":
+            changed = _smaller_evaluation(arguments)
+        case "answers":
+            changed = fewer_answers(arguments)
+    if not changed:
         return None
-    changed = {key: smaller}
-    if what == "training":
-        times = batch // smaller
-        changed |= {k: int(arguments[k]) * times for k in (_ACCUMULATION, _GENERATED) if arguments.get(k)}
-    told = ", ".join(f"{name} {arguments.get(name, batch)} → {value}" for name, value in changed.items())
-    arguments |= changed
+    given = {_EVALUATED: 8, _GENERATED: arguments.get(_ACCUMULATION), **arguments}
+    told = ", ".join(f"{name} {given.get(name)} → {value}" for name, value in changed.items() if value is not None)
+    start["arguments"] = {key: value for key, value in {**arguments, **changed}.items() if value is not None}
     start.setdefault("reduced", []).append({"step": step, "changes": told})
     write_json(run.start_path, start)
     return told
 
 
+def reductions(run: Run) -> int:
+    """How often the run was made to go on with less."""
+    return len(read_start(run.start_path).get("reduced", ())) if run.start_path.is_file() else 0
+
+
+def _smaller_micro_batch(arguments: Mapping[str, Any], least: int) -> dict[str, Any]:
+    batch = int(arguments[_TRAINED])
+    smaller = _divisor_below(batch)
+    if smaller < least:
+        return {}
+    times = batch // smaller
+    return {_TRAINED: smaller} | {
+        key: int(arguments[key]) * times for key in (_ACCUMULATION, _GENERATED) if arguments.get(key)
+    }
+
+
+def _smaller_evaluation(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers to a held-out prompt stay in one batch."""
+    smaller = int(arguments.get(_EVALUATED) or 8) // 2
+    return {_EVALUATED: smaller} if smaller and smaller % int(arguments.get("num_generations_eval") or 1) == 0 else {}
+
+
 def _is_kto(run: Run) -> bool:
-    """KTO's KL term needs two answers in a micro-batch."""
     return yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")).get("method") == "kto"
 
 
 def _divisor_below(batch: int) -> int:
     """The largest divisor of `batch` below it, 0 for 1: micro-batches that make up the same step."""
     return next((size for size in range(batch // 2, 0, -1) if batch % size == 0), 0)
+
+
+def hint_of(what: What, else_hint: str = "") -> str:
+    """What to do where nothing is left to make smaller of it."""
+    if what != "answers":
+        return else_hint
+    fewer = "The answers to a prompt are written together: set training.num_generations or training."
+    return f"{fewer}max_completion_length lower.\n{else_hint}".strip()
 
 
 def too_little(when: str, hint: str = "") -> TooLittleMemoryError:
@@ -155,7 +206,7 @@ def evaluate_with_less(trainer: Any, run: Run, tell: Callable[[str], None]) -> N
             if less is None:
                 raise too_little("in an evaluation")
             tell(f"memory ran out in an evaluation; it begins again with {less}")
-            trainer.args.per_device_eval_batch_size = max(1, trainer.args.per_device_eval_batch_size // 2)
+            trainer.args.per_device_eval_batch_size = int(read_start(run.start_path)["arguments"][_EVALUATED])
             for kept in ("_metrics", "_stored_metrics"):  # TRL's, of the batches that went well
                 getattr(trainer, kept, {}).get("eval", {}).clear()
             give_back()

@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING, Any
 from fastft.batch_search.put_back import put_back, tidy
 from fastft.batch_search.steps import in_order, part_of, untimed
 from fastft.host_memory import refresh_limit
-from fastft.out_of_memory import evaluate_with_less, give_back, ran_out_of_memory, take_less, too_little
+from fastft.out_of_memory import (
+    What,
+    evaluate_with_less,
+    failed_in,
+    give_back,
+    hint_of,
+    ran_out_of_memory,
+    take_less,
+    too_little,
+)
 from fastft.resume import started_with
 from fastft.trainers import find_method, trainer_builder
+from fastft.trainers.groups import longest_answers, prompts_at_a_time
 from fastft.trainers.lengths import row_lengths
 from fastft.trainers.method import Job
 
@@ -32,32 +42,33 @@ _NEVER = 1 << 30  # steps: the evaluation is asked for by itself
 def rehearse(checked: CheckReport, run: Run, model: Any, tokenizer: Any, tell: Tell) -> dict[str, Any]:
     """The training arguments, with which a step of the longest rows and an evaluation of the longest ones ran.
 
-    Where memory runs out, the micro-batch is halved, which is told and recorded in start.json. Methods whose model
-    writes its rows itself are not rehearsed: how long they get is not known.
+    Where memory runs out, the micro-batch is halved, which is told and recorded in start.json. Where the model writes
+    its rows itself, it answers the longest prompts as long as it may.
 
     Raises TooLittleMemoryError if nothing is left to halve.
     """
     arguments = started_with(run)
-    if find_method(checked.recipe.method).generates:
+    if arguments.get("use_vllm"):  # whose memory is set apart beforehand
         return arguments
     refresh_limit()
-    while not _fits(checked, run, model, tokenizer, arguments, tell):
-        less = take_less(run, 0, "training")
+    while (failed := _what_fails(checked, run, model, tokenizer, arguments, tell)) is not None:
+        less = take_less(run, 0, failed)
         if less is None:
-            raise too_little("when the longest rows were rehearsed")
+            raise too_little("when the longest rows were rehearsed", hint_of(failed))
         tell(f"memory ran out when the longest rows were rehearsed; training goes by {less}")
         arguments = started_with(run)
     return started_with(run)
 
 
-def _fits(
+def _what_fails(
     checked: CheckReport,
     run: Run,
     model: Any,
     tokenizer: Any,
     arguments: Mapping[str, Any],
     tell: Tell,
-) -> bool:
+) -> What | None:
+    """What memory ran out for, or None where all ran."""
     method, data = checked.recipe.method, checked.data
     rows, held_out = _longest(checked, arguments)
     job = Job(model, tokenizer, part_of(data, method, rows, held_out), arguments, Path(), (), checked.recipe.rewards)
@@ -67,11 +78,12 @@ def _fits(
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise
+        failed = failed_in(error)
         give_back(error)
     else:
-        return True
+        return None
     tidy()
-    return False
+    return failed
 
 
 def _longest(checked: CheckReport, arguments: Mapping[str, Any]) -> tuple[list[int], list[int]]:
@@ -80,6 +92,9 @@ def _longest(checked: CheckReport, arguments: Mapping[str, Any]) -> tuple[list[i
     trained, held_out = (row_lengths(part.lengths(), width) for part in (data.train, data.evaluation))
     batch = int(arguments["per_device_train_batch_size"])
     evaluated = int(arguments.get("per_device_eval_batch_size") or 8)
+    if find_method(checked.recipe.method).generates:
+        each = int(arguments.get("num_generations_eval") or 1)
+        return _first(trained, prompts_at_a_time(arguments)), _first(held_out, max(1, evaluated // each))
     if not arguments.get("packing"):
         return _first(trained, batch), _first(held_out, evaluated)
     rows = batch * 2 * math.ceil(len(trained) / max(1, checked.plan.sequences))  # several fill one sequence
@@ -98,6 +113,8 @@ def _one_step(method: str, job: Job, run: Run, tell: Tell, *, learns: bool) -> N
         batch = int(job.arguments["per_device_train_batch_size"])
         evaluates = {"eval_strategy": "steps", "eval_steps": _NEVER} if job.evaluates else {}
         arguments = untimed(method, job.arguments, batch, batch, 1) | evaluates
+        if find_method(method).generates:
+            arguments |= longest_answers(job.arguments)
         trainer = trainer_builder(method)(replace(job, arguments=arguments, checkpoints=Path(folder) / "checkpoints"))
         if arguments.get("packing"):  # only now it is known which sequences are the fullest
             filled = [len(ids) for ids in trainer.train_dataset["input_ids"]]

@@ -21,14 +21,19 @@ from fastft.disk_space import disk_told
 from fastft.errors import TrainingError
 from fastft.heartbeat import Heartbeat, alone_in_run
 from fastft.history import History, history_of
-from fastft.host_memory import asking_for_no_more, refreshing_callback
+from fastft.host_memory import asking_for_no_more, loading_from, refreshing_callback
+from fastft.killed import with_less_if_killed
 from fastft.out_of_memory import (
     StepStart,
+    TooLittleMemoryError,
     evaluate_with_less,
+    failed_in,
     give_back,
+    hint_of,
     let_go,
     memory_for,
     ran_out_of_memory,
+    reductions,
     take_less,
     too_little,
 )
@@ -38,7 +43,7 @@ from fastft.recipe.overrides import output_dir_override
 from fastft.resume import run_to_resume, same_data, unfinished_twin
 from fastft.run import Run
 from fastft.startup import Startup, first_step_callback
-from fastft.stopping import Stopping, stopping_on_signals
+from fastft.stopping import Stopping, spare_workers, stopping_on_signals
 
 if TYPE_CHECKING:
     from fastft.base_identity import BaseIdentity
@@ -91,6 +96,7 @@ def train(
     ):
         if going_on is not None:
             going_on.adopt(console)
+            with_less_if_killed(run, heartbeat.before, warn)
         if run.finished:
             console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
         else:
@@ -130,11 +136,22 @@ class _AgainError(Exception):
 
 
 def _train_as_memory_allows(around: _Around, checked: CheckReport, resumed: bool) -> None:
-    """Train; where memory runs out in a step, go on with half the micro-batch, which is recorded."""
+    """Train; where memory runs out in a step, go on with half the micro-batch, which is recorded.
+
+    Raises TooLittleMemoryError with the run where a process that begins afresh may come further: the allocator of
+    this one holds in pieces what was needed with more.
+    """
+    before = reductions(around.run)
     while True:
         try:
-            _train(around, checked, resumed=resumed)
+            with memory_for("to train"):
+                _train(around, checked, resumed=resumed)
             return
+        except TooLittleMemoryError as error:
+            if reductions(around.run) > before:
+                error.run = around.run.directory
+                error.hint = f"With less it may go on: fastft train {around.run.directory} --resume.\n{error.hint}"
+            raise
         except _AgainError as error:
             give_back(error)
             around.tell(str(error))
@@ -215,9 +232,10 @@ def _take_the_steps(around: _Around, trainer: Any) -> None:
     except TrainingError as error:
         if not ran_out_of_memory(error):
             raise
-        step, hint = trainer.state.global_step + 1, error.hint
+        step, failed = trainer.state.global_step + 1, failed_in(error)
+        hint = hint_of(failed, error.hint)
         give_back(error)
-        less = take_less(run, step, "training")
+        less = take_less(run, step, failed)
         if less is None:
             raise too_little(f"in step {step}", hint) from None
         if start.worth_repeating_all:
@@ -246,8 +264,10 @@ def _load(around: _Around, checked: CheckReport) -> tuple[Any, Any, BaseIdentity
     with working(around.console, "importing Unsloth", aloud=True):
         backend.import_unsloth()
     around.startup.done("imports")
+    folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
     with working(around.console, "loading the model", aloud=True):
-        with memory_for("to load the model"):
+        limited = loading_from(folder) if checked.device.is_cpu else nullcontext()
+        with limited, memory_for("to load the model"):
             model, tokenizer = load_model(
                 recipe.model,
                 recipe.lora,
@@ -257,7 +277,6 @@ def _load(around: _Around, checked: CheckReport) -> tuple[Any, Any, BaseIdentity
         base = identify_base(model, recipe.model, recipe.lora)
         keep_start_of_lora(model, recipe.lora, run.initial_adapter)
         if recipe.export.needs_llama_cpp:
-            folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
             rehearse(folder, checked.tokenizer.folder, checked.tokenizer.chat_template)
     around.startup.done("loading")
     tokenizer.chat_template = checked.tokenizer.chat_template
@@ -282,6 +301,7 @@ def _make_trainer(
     job = Job(model, tokenizer, checked.data, arguments, run.checkpoints, callbacks, recipe.rewards)
     trainer = trainer_builder(recipe.method)(job)
     keep_bounded(trainer)
+    spare_workers(trainer)
     meter = meter_for(checked, trainer.model, arguments)
     meter.attach(trainer)
     trainer.add_callback(first_step_callback(around.startup))

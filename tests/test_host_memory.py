@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fastft.errors import TrainingError
 from fastft.host_memory import Group, asking_for_no_more, free_memory, groups, host_memory
+from fastft.killed import killed_for_memory, with_less_if_killed
+from fastft.run import Run
+from tests.short_runs import recipe_of, write_chats
 
 MIB = 1 << 20
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
@@ -95,6 +104,7 @@ import os, sys
 from contextlib import nullcontext
 from pathlib import Path
 Path({str(small_group)!r}, "cgroup.procs").write_text(str(os.getpid()))
+from fastft.errors import TrainingError
 from fastft.host_memory import asking_for_no_more
 try:
     with asking_for_no_more() if {guarded} else nullcontext():
@@ -104,3 +114,89 @@ except MemoryError:
     sys.exit(7)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == code
+
+
+def _killed(group: Path) -> int:
+    """The number of a process that the system killed because it touched more than the group has."""
+    program = f"""
+import os
+from pathlib import Path
+Path({str(group)!r}, "cgroup.procs").write_text(str(os.getpid()))
+much = bytearray(400 << 20)
+much[::4096] = b"x" * len(much[::4096])
+"""
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        assert process.wait() == -signal.SIGKILL
+    return process.pid
+
+
+def _heartbeat(process: int, since: datetime, state: str = "training") -> dict[str, Any]:
+    told = {"process": process, "host": platform.node(), "state": state, "step": 6, "steps": 9}
+    return {**told, "time": since.isoformat(timespec="seconds")}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    (tmp_path / "recipe.yaml").write_text("method: sft\n")
+    sizes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "per_device_eval_batch_size": 4}
+    (tmp_path / "start.json").write_text(
+        json.dumps({"arguments": sizes, "base": {"model_name": "m", "commit": None, "files": {}}})
+    )
+    return Run(tmp_path)
+
+
+def test_a_run_that_the_system_killed_for_memory_goes_on_with_less(small_group: Path, run: Run) -> None:
+    if not os.access("/dev/kmsg", os.R_OK):
+        pytest.skip("the system's log can't be read here")
+    since, said = datetime.now(UTC), []
+    process = _killed(small_group)
+    assert killed_for_memory(process, since)
+    assert not killed_for_memory(process, datetime.fromtimestamp(since.timestamp() + 3600, UTC)), (
+        "another of its number"
+    )
+    with_less_if_killed(run, _heartbeat(process, since), said.append)
+    with_less_if_killed(run, _heartbeat(process, since, "evaluating"), said.append)
+    what = f"the system killed process {process} for want of memory"
+    assert said == [
+        f"{what} in step 7 or soon after it; it goes on with per_device_train_batch_size 2 → 1, "
+        "gradient_accumulation_steps 3 → 6",
+        f"{what} in an evaluation; it goes on with per_device_eval_batch_size 4 → 2",
+    ]
+    with pytest.raises(TrainingError, match=f"{what}, and there is nothing left"):
+        with_less_if_killed(run, _heartbeat(process, since), said.append)
+
+
+def test_one_that_was_killed_otherwise_goes_on_as_it_was(run: Run) -> None:
+    since, before, said = datetime.now(UTC), run.start_path.read_text(), []
+    with subprocess.Popen(["sleep", "60"]) as process:
+        process.kill()
+    for state in ("training", "evaluating", "starting", "stopped"):
+        with_less_if_killed(run, _heartbeat(process.pid, since, state), said.append)
+    with_less_if_killed(run, {}, said.append)
+    with_less_if_killed(run, _heartbeat(process.pid, since) | {"time": "then"}, said.append)
+    assert not said
+    assert run.start_path.read_text() == before
+
+
+@pytest.mark.slow
+def test_a_model_that_a_group_has_no_room_for_is_told_while_it_is_loaded(small_group: Path, tmp_path: Path) -> None:
+    """Instead of a process that is killed without a word."""
+    recipe = recipe_of(write_chats(tmp_path / "chats.jsonl"))
+    program = f"""
+import json, os, sys
+from pathlib import Path
+from fastft import backend
+backend.import_unsloth()
+import fastft, fastft.training
+group = Path({str(small_group)!r})
+limit = next(group / name for name in ("memory.max", "memory.limit_in_bytes") if (group / name).exists())
+limit.write_text(str(64 << 20))
+(group / "cgroup.procs").write_text(str(os.getpid()))
+try:
+    fastft.train(json.loads({json.dumps(recipe)!r}), output_dir={str(tmp_path / "run")!r})
+except fastft.FastftError as error:
+    sys.exit(f"{{type(error).__name__}}: {{error}}")
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert told.returncode == 1, told.stdout + told.stderr
+    assert "TooLittleMemoryError: there is too little memory to load the model" in told.stderr

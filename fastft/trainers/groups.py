@@ -35,6 +35,31 @@ def generation_batch(arguments: Mapping[str, Any]) -> int:
     return int(arguments["per_device_train_batch_size"]) * int(steps)
 
 
+def fewer_answers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the arguments is another where fewer answers are written at a time, nothing where none can be.
+
+    A step learns from as many answers to the same prompts. Whole groups stay together; where answers are learned from
+    several times, a step's are written together.
+    """
+    batch, accumulation, group = (
+        int(arguments[key]) for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations")
+    )
+    steps, again = generation_batch(arguments) // batch, int(arguments.get("num_iterations") or 1) > 1
+    less = [(batch, fewer) for fewer in _divisors_below(steps)] + [(size, steps) for size in _divisors_below(batch)]
+    for size, fewer in less:
+        taken = accumulation * batch // size
+        if size * fewer % group == 0 and not (again and fewer % taken):
+            changed = {"per_device_train_batch_size": size, "gradient_accumulation_steps": taken}
+            whole = {"generation_batch_size": None} if arguments.get("generation_batch_size") else {}
+            return {**(changed if size < batch else {}), "steps_per_generation": fewer, **whole}
+    return {}
+
+
+def _divisors_below(number: int) -> list[int]:
+    """The largest first."""
+    return [each for each in range(number // 2, 0, -1) if number % each == 0]
+
+
 def prompts_at_a_time(arguments: Mapping[str, Any]) -> int:
     """Prompts answered at a time; where fewer are left of an epoch, they are not seen in it."""
     return generation_batch(arguments) // int(arguments["num_generations"])
@@ -46,3 +71,13 @@ def steps_an_epoch(arguments: Mapping[str, Any], prompts: int) -> int:
     rounds = prompts // prompts_at_a_time(arguments)
     batches = rounds * steps_a_batch * int(arguments.get("num_iterations") or 1)
     return max(1, math.ceil(batches / int(arguments["gradient_accumulation_steps"])))
+
+
+def longest_answers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the arguments is another where as many answers are written at a time, each as long as it may be."""
+    longest = {"min_new_tokens": int(arguments["max_completion_length"])}
+    return {
+        "steps_per_generation": generation_batch(arguments) // int(arguments["per_device_train_batch_size"]),
+        "generation_batch_size": None,
+        "generation_kwargs": {**(arguments.get("generation_kwargs") or {}), **longest},
+    }

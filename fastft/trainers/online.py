@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastft import backend
 from fastft.data.formats.prompt_only import further
 from fastft.data.tokenizer import ChatTokenizer
+from fastft.out_of_memory import AnswersError, ran_out_of_memory
 from fastft.rewards.prompts import columns_of
 from fastft.rewards.reward import load_rewards
 from fastft.trainers.completions import CompletionLog
@@ -141,6 +142,14 @@ def _with_our_prompts(trainer_class: type[Any]) -> type[Any]:
             return super()._generate_and_score_completions(
                 [{"prompt": self.prompts.messages(row), "row": row} for row in inputs]
             )
+
+        def _generate_single_turn(self, *args: Any, **options: Any) -> Any:
+            try:
+                return super()._generate_single_turn(*args, **options)
+            except (RuntimeError, MemoryError) as error:
+                if self.model.training and ran_out_of_memory(error):
+                    raise AnswersError("memory ran out while answers were written") from error
+                raise
 
         def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
             assert len(prompts) == len(self._fed)
