@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -74,6 +75,36 @@ class Stopping:
                     control.should_save = True
 
         return StoppingCallback()
+
+
+def spare_workers(trainer: Any) -> None:
+    """Let the processes that load `trainer`'s data end with it, and not by a signal to a whole group.
+
+    `systemctl stop`, `scancel` and Ctrl-C reach them, too; without them the step under way couldn't be finished.
+    """
+    for name in ("get_train_dataloader", "get_eval_dataloader"):
+        setattr(trainer, name, partial(_sparing, getattr(trainer, name)))
+
+
+def _sparing(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    loader = make(*args, **options)
+    torchs = getattr(loader, "base_dataloader", loader)  # which accelerate has put its own around
+    if getattr(torchs, "num_workers", 0) and not isinstance(torchs.worker_init_fn, _Deaf):
+        torchs.worker_init_fn = _Deaf(torchs.worker_init_fn)
+    return loader
+
+
+@dataclass(frozen=True, slots=True)
+class _Deaf:
+    """What a process that loads data begins with: `then`, the signals ignored. It looks itself for its parent's end."""
+
+    then: Callable[[int], None] | None
+
+    def __call__(self, worker: int) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if self.then is not None:
+            self.then(worker)
 
 
 def _terminals() -> tuple[int, ...]:

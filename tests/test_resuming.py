@@ -26,7 +26,7 @@ ALL = os.environ.get("FASTFT_RESUMES") == "all"  # some five minutes
 BY_DEFAULT = ("points of several steps, pairs", "an evaluation broken off twice", "an early end")
 # Sends this process the signal FASTFT_TEST_SIGNAL where FASTFT_TEST_AT says: "end 5", "begin 5", "evaluating 6", …
 CALLBACK = """
-import os, signal
+import multiprocessing, os, signal, subprocess
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -39,7 +39,10 @@ class Sent(TrainerCallback, ExportableState):
     def _maybe(self, where, state):
         sent = [tuple(at.split()) for at in os.environ.get("FASTFT_TEST_AT", "").split(",")]
         if (where, str(state.global_step)) in sent:
-            os.kill(os.getpid(), getattr(signal, os.environ["FASTFT_TEST_SIGNAL"]))
+            sent = os.environ["FASTFT_TEST_SIGNAL"]
+            if children := [str(child.pid) for child in multiprocessing.active_children()]:
+                subprocess.run(["kill", "-s", sent.removeprefix("SIG"), *children])  # as not from their parent
+            os.kill(os.getpid(), getattr(signal, sent))
     def on_step_begin(self, args, state, control, **kwargs):
         self._maybe("begin", state)
     def on_step_end(self, args, state, control, **kwargs):
@@ -53,6 +56,16 @@ class Sent(TrainerCallback, ExportableState):
         self._maybe("saved", state)
     def on_train_end(self, args, state, control, **kwargs):
         self._maybe("trained", state)
+
+class Counting(TrainerCallback, ExportableState):
+    # Changes what is learned by what it has counted itself.
+    def __init__(self, counted=0):
+        self.counted = counted
+    def state(self):
+        return {"args": {"counted": self.counted}, "attributes": {}}
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.counted += 1
+        next(p for n, p in model.named_parameters() if "lora_B" in n).data.mul_(1 + self.counted / 100)
 """
 REWARD = """
 def short(completions, **columns):
@@ -126,7 +139,7 @@ class Case:
             "data": {"path": str(rows), "eval_split": 4},
             "method": method,
             "training": {key: value for key, value in training.items() if value is not None},
-            "callbacks": [str(folder / "sent.py") + ":Sent"],
+            "callbacks": [f"{folder / 'sent.py'}:{name}" for name in ("Sent", *sections.pop("callback", {}))],
             "evaluation": {"samples": 0} if method in ("sft",) else {},
             **sections,
         }
@@ -231,6 +244,12 @@ CASES: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
         "sft", {}, [("saving 5", "SIGKILL"), ("saving 5", "SIGKILL"), ("saving 10", "SIGKILL")],
     ),
     "asked twice, amid a checkpoint": ("dpo", {}, [("begin 7,saving 7", "SIGTERM"), ("begin 8,end 8", "SIGINT")]),
+    "processes that load the data, told like this one": (
+        "sft", {"training": {"dataloader_num_workers": 2}}, [("begin 1", "SIGTERM"), ("begin 5", "SIGINT")],
+    ),
+    "a callback that has a state": (
+        "sft", {"callback": {"Counting": ""}}, [("begin 3", "SIGTERM"), ("end 8", "SIGKILL")],
+    ),
     "a terminal that is closed": ("sft", {}, [("begin 7", "SIGHUP")]),
     "killed after the last checkpoint": ("sft", {"training": {"max_steps": 11}}, [("saved 11", "SIGKILL")]),
     "stopped after the last step": ("kto", {"training": {"max_steps": 11}}, [("logged 11", "SIGTERM")]),

@@ -25,12 +25,15 @@ def add_comforts(trainer: Any, recipe: Recipe, run: Run, tokenizer: ChatTokenize
 
     Raises TrainingError if a callback can't be loaded, or a pattern of learning_rates fits nothing that is trained.
     """
+    from transformers import EarlyStoppingCallback
+    from transformers.trainer_callback import ExportableState
+
     for callback in own_callbacks(recipe.callbacks):
         trainer.add_callback(callback)
         callback.on_init_end(trainer.args, trainer.state, trainer.control)
+        if isinstance(callback, ExportableState):
+            trainer.args.restore_callback_states_from_checkpoint = True  # what it says is its state, when resuming
     if recipe.early_stopping is not None:
-        from transformers import EarlyStoppingCallback
-
         stopping = recipe.early_stopping
         trainer.add_callback(EarlyStoppingCallback(stopping.patience, stopping.threshold))
         trainer.args.restore_callback_states_from_checkpoint = True  # its count of bad evaluations, when resuming
