@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _DATA_SUFFIX = re.compile(
     r"\.(jsonl?|ndjson|csv|tsv|parquet|arrow|txt|xlsx?|ya?ml)(\.(gz|zst|bz2|xz))?$|\.(zip|gz|tar)$", re.IGNORECASE
 )
 _TEMPLATE_SUFFIX = re.compile(r"\.(jinja2?|j2)$")
+_NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode: control characters, halves of characters, line ends
 
 
 @dataclass
@@ -107,7 +109,9 @@ def _lora(finder: _Finder, lora: LoraSection | None, at_fault: set[KeyPath]) -> 
 def _output_dir(finder: _Finder, text: str) -> str:
     """Left relative to the current folder, as outputs are, but for `~`."""
     found = _existing(Path.cwd() / _expanded(text))
-    if found is not None and not found.is_dir():
+    if any(unicodedata.category(character) in _NOT_SHOWN for character in text):
+        finder.refuse(("output_dir",), f"found {quoted(text)}, which a terminal would obey", "a name that can be shown")
+    elif found is not None and not found.is_dir():
         finder.refuse(("output_dir",), f"found {quoted(text)}, a file", "a folder that fastft makes")
     return str(_expanded(text)) if text.startswith("~") else text
 

@@ -235,3 +235,10 @@ def test_a_model_that_is_not_there(write: Write, tmp_path: Path, name: str, part
 def test_an_output_dir_that_is_a_file(write: Write, cwd: Path) -> None:
     (cwd / "out").write_text("x")
     assert 'output_dir: found "out", a file' in fault_of(write(VALID + "output_dir: out\n"))
+
+
+@pytest.mark.parametrize("name", ["a\\e[31mb", "a\\nb", "a\\x07", "a\\u2028b"])
+def test_an_output_dir_that_a_terminal_would_obey(write: Write, name: str) -> None:
+    said = fault_of(write(VALID + f'output_dir: "{name}"\n'))
+    assert "which a terminal would obey; expected a name that can be shown" in said
+    assert "\x1b" not in said
