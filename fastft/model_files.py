@@ -59,13 +59,19 @@ def read_text_config(folder: Path) -> dict[str, Any]:
 
 
 def _checked(folder: Path) -> Path:
+    adapter = (folder / "adapter_config.json").is_file()
     if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
         raise ModelError(
             f"{folder} holds no config.json, so it is no model folder",
             hint="It is a LoRA adapter: name its base model, or the merged model."
             if adapter
             else "A model folder holds config.json, tokenizer.json and *.safetensors.",
+        )
+    if adapter:
+        raise ModelError(
+            f"{folder} holds a model and, by adapter_config.json, a LoRA adapter, so it isn't clear what is meant",
+            hint="transformers would train on with the adapter, and exports would leave it out. Move the adapter's files "
+            "to a folder of their own; lora.adapter_name_or_path goes on with it.",
         )
     require_safetensors(folder)
     return folder

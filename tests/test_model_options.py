@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,12 @@ def test_eight_bits_on_the_cpu_are_told_to_be_sixteen(chats: Path) -> None:
         any("8 bits" in warning and "16" in warning for warning in warnings)
         is fastft.check(recipe_of(chats)).device.is_cpu
     )
+
+
+def test_a_model_folder_that_holds_an_adapter_too_is_refused(chats: Path, tiny: Path, tmp_path: Path) -> None:
+    """transformers trains on with both, and exports would be of the one."""
+    both = shutil.copytree(tiny, tmp_path / "both")
+    (both / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+    recipe = recipe_of(chats, model={"model_name": str(both)})
+    with pytest.raises(ModelError, match=r"both holds a model and, by adapter_config\.json, a LoRA adapter"):
+        fastft.check(recipe)
