@@ -70,8 +70,8 @@ def _checked(folder: Path) -> Path:
     if adapter:
         raise ModelError(
             f"{folder} holds a model and, by adapter_config.json, a LoRA adapter, so it isn't clear what is meant",
-            hint="transformers would train on with the adapter, and exports would leave it out. Move the adapter's files "
-            "to a folder of their own; lora.adapter_name_or_path goes on with it.",
+            hint="transformers would train on with the adapter, and exports would leave it out. Move the adapter's "
+            "files to a folder of their own; lora.adapter_name_or_path goes on with it.",
         )
     require_safetensors(folder)
     return folder
