@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastft.changes import without_folders
 from fastft.errors import TrainingError
 from fastft.files import sha256_of, write_json
 from fastft.reading import read_json
@@ -35,7 +36,9 @@ def keep_code(run: Run, recipe: Recipe) -> list[str]:
     kept = _read(path)
     if now and (not kept or kept[-1] != now):
         write_json(path, [*kept, now])
-    changed = [text for text, digest in now.items() if kept and kept[-1].get(text, digest) != digest]
+    last = kept[-1] if kept else {}
+    was = {without_folders(text): digest for text, digest in last.items()} | last  # a file may have been moved
+    changed = [text for text, digest in now.items() if was.get(text, was.get(without_folders(text), digest)) != digest]
     return [f"{text} was changed since this run began; the steps from here on run it as it is now" for text in changed]
 
 

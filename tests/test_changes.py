@@ -19,6 +19,7 @@ from fastft.changes import Change, changes_of, keep_changes, require_may
 from fastft.errors import ModelError, RecipeError, TrainingError
 from fastft.files import sha256_of, write_json
 from fastft.heartbeat import alone_in_run
+from fastft.own_code import keep_code
 from fastft.recipe.schema import Recipe
 from fastft.resume import keep_start, run_to_resume, unfinished_twin
 from fastft.run import Run
@@ -122,6 +123,18 @@ def test_files_may_lie_elsewhere(run: Run, tmp_path: Path) -> None:
     assert Change("callbacks", ["/a/x.py:Sent"], ["/b/x.py:Sent"]).why_not() is None
     assert Change("rewards", [{"run": "/a/judge"}], [{"run": "/b/judge"}]).why_not() is not None
     assert Change("lora.adapter_name_or_path", "/a/run", "/b/run").why_not() is not None
+
+
+def test_code_that_was_moved_and_changed_is_told(run: Run, recipe: dict[str, Any], tmp_path: Path) -> None:
+    told = []
+    for folder, text in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.py").write_text(f"class Sent: number = {text}")
+        told.append(keep_code(run, fastft.load_recipe({**recipe, "callbacks": [f"{tmp_path}/{folder}/own.py:Sent"]})))
+    assert told[:2] == [[], []]
+    assert told[2] == [
+        f"{tmp_path}/c/own.py:Sent was changed since this run began; the steps from here on run it as it is now"
+    ]
 
 
 def test_a_base_that_was_moved_is_compared_all_the_same(run: Run) -> None:
