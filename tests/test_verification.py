@@ -162,6 +162,13 @@ def _edit_merged_json(name: str, **values: object) -> Callable[[Path], None]:
     return lambda run: small_model.edit_json(run / MERGED / name, **values)
 
 
+def _edit_merges(run: Path) -> None:
+    path = run / MERGED / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["merges"] = [1]
+    path.write_text(json.dumps(tokenizer))
+
+
 def _cut_template(run: Path) -> None:
     path = run / MERGED / "chat_template.jinja"
     path.write_text(path.read_text().rstrip()[:-1])
@@ -209,6 +216,7 @@ MERGED_FAULTS = {
         _edit_merged_json("tokenizer_config.json", eos_token="<|endoftext|>"),
         "special tokens", "tokenizer eos_token_id is 0, trained 2",
     ),
+    "merges of another type": (_edit_merges, "can be examined", "MergeType"),
     "template cut short": (_cut_template, "can be examined", "expected token 'end of statement block'"),
     "wrong template": (_other_template, "prompt text", "<|im_start|>model\\n', trained 'd|>"),
     "other splitting rule": (_other_splitting, "token ids", "first at built-in (digits)"),
