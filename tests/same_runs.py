@@ -9,7 +9,7 @@ from typing import Any
 from fastft.checkpoints import whole_checkpoint
 from fastft.files import folder_hashes
 
-_TIMED = ("seconds", "per_second", "data_wait", "peak_memory", "runtime", "mfu", "step_time")
+_TIMED = ("seconds", "per_second", "data_wait", "peak_memory", "runtime", "mfu", "step_time", "preparation_time")
 
 
 def is_clock(key: str) -> bool:

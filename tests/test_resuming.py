@@ -253,6 +253,11 @@ CASES: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
     "a terminal that is closed": ("sft", {}, [("begin 7", "SIGHUP")]),
     "killed after the last checkpoint": ("sft", {"training": {"max_steps": 11}}, [("saved 11", "SIGKILL")]),
     "stopped after the last step": ("kto", {"training": {"max_steps": 11}}, [("logged 11", "SIGTERM")]),
+    "judged answers, evaluated between and by epochs": (
+        "kto",
+        {"training": IN_THE_MIDDLE | {"max_steps": None, "num_train_epochs": 3, "gradient_accumulation_steps": 2}},
+        [("end 3", "SIGTERM"), ("evaluating 4", "SIGTERM"), ("end 5", "SIGKILL")],
+    ),
     "chance": (
         "sft", {"training": {"neftune_noise_alpha": 5}, "lora": {"lora_dropout": 0.3}},
         [("begin 3", "SIGTERM"), ("begin 10", "SIGKILL")],
