@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.data.conversation import Example
 from fastft.errors import TrainingError
-from fastft.trainers.completions import keep_until
+from fastft.lines import append_lines, keep_until
 
 if TYPE_CHECKING:
     from fastft.recipe.bad_steps_section import BadStepsSection
@@ -166,18 +167,22 @@ class BadSteps:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{n}.{name}": t for n, fed in enumerate(self._fed) for name, t in fed.items()}
-        save_file(
-            {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()},
-            path,
-            metadata={"step": str(step), "losses": json.dumps([repr(loss) for loss in losses])},
-        )
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        try:
+            save_file(
+                {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()},
+                partial,
+                metadata={"step": str(step), "losses": json.dumps([repr(loss) for loss in losses])},
+            )
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         return path
 
     def _note(self, fact: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        fact["losses"] = [loss if math.isfinite(loss) else str(loss) for loss in fact["losses"]]
-        with (self.folder / LIST).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(fact) + "\n")
+        losses = [loss if math.isfinite(loss) else str(loss) for loss in fact["losses"]]
+        append_lines(self.folder / LIST, {**fact, "losses": losses})
 
 
 def _learns(fed: Mapping[str, Any]) -> bool:
@@ -196,9 +201,9 @@ def rows_of(fed: Mapping[str, Any], examples: Sequence[Example]) -> list[str]:
 
 def _documents(fed: Mapping[str, Any]) -> Iterator[list[int]]:
     for name, ids in fed.items():
-        if not name.endswith("input_ids"):
+        if not name.endswith(("input_ids", "prompt_ids")):
             continue
-        mask = fed.get(name.replace("input_ids", "attention_mask"))
+        mask = fed.get(name.replace("input_ids", "attention_mask").replace("prompt_ids", "prompt_mask"))
         positions = fed.get("position_ids")
         for row in range(len(ids)):
             line = ids[row].tolist()

@@ -93,17 +93,20 @@ def _computed(run: Run, step: int, path: Path) -> Replayed:
             raise ModelError(f"{path} can't be computed by this run's model: {reason}") from error
         norms = [p.grad.float().norm() for p in trainer.model.parameters() if p.grad is not None]
     rows = tuple(row for batch in batches for row in rows_of(batch, checked.data.train))
-    tokens = sum(t.numel() for batch in batches for name, t in batch.items() if name.endswith("input_ids"))
+    ids = ("input_ids", "prompt_ids", "completion_ids")
+    tokens = sum(t.numel() for batch in batches for name, t in batch.items() if name.endswith(ids))
     norm = float(torch.stack(norms).norm()) if norms else 0.0
     return Replayed(step, checkpoint, rows, tokens, tuple(losses), in_training, norm, worst)
 
 
 def _losses(trainer: Any, batches: Sequence[Mapping[str, Any]]) -> list[float]:
     """Of each micro-batch; their gradients are added up in the model."""
+    from transformers import Trainer
+
     learned = sum(int((batch["labels"] != -100).sum()) for batch in batches if "labels" in batch)
     losses = []
     for batch in batches:
-        inputs = trainer._prepare_inputs(dict(batch))
+        inputs = Trainer._prepare_inputs(trainer, dict(batch))  # TRL's would have answers written
         with trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=learned or None)
         (loss if learned else loss / len(batches)).backward()
@@ -128,6 +131,7 @@ def _trainer_at(run: Run, checked: CheckReport, checkpoint: Path | None, folder:
     if checkpoint is not None:
         trainer._load_from_checkpoint(str(checkpoint))
     trainer.model.train()
+    trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     return trainer, tokenizer
 
 

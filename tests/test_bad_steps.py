@@ -142,6 +142,24 @@ def test_what_is_told_is_learned_from_and_what_is_ignored_leaves_nothing(tmp_pat
     assert not (tmp_path / "ignore").exists()
 
 
+def test_a_batch_that_cant_be_kept_whole_is_not_there(tmp_path: Path) -> None:
+    """Where a file ends before it is whole; what was noted before stays as it was."""
+    import resource
+
+    step = _Step(tmp_path, action="skip")
+    assert not step.take(float("nan"))
+    noted = (tmp_path / FOLDER / LIST).read_text()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(noted) + 20, before[1]))
+    try:
+        with pytest.raises(Exception, match=r"(?i)too large"):
+            step.take(float("nan"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in sorted((tmp_path / FOLDER).iterdir())] == ["step-1.safetensors", LIST]
+    assert (tmp_path / FOLDER / LIST).read_text() == noted
+
+
 def test_too_many_skipped_in_a_row_end_the_training(tmp_path: Path) -> None:
     step = _Step(tmp_path, action="skip", most_skipped=2)
     nan = float("nan")
@@ -237,6 +255,62 @@ def test_the_losses_that_spikes_are_judged_by_are_those_of_the_log_also_after_a_
     logged = [point["loss"] for point in run.metrics() if "loss" in point]
     assert state["stateful_callbacks"]["fastft_losses"] == pytest.approx(logged, rel=1e-5)
     assert len(logged) == 6
+
+
+# As Spoil, but only for what is learned: a model that is spoilt writes no answers.
+LEARNING = """
+import torch
+from transformers import TrainerCallback
+
+class Spoil(TrainerCallback):
+    kept = None
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        weight = next(p for n, p in model.named_parameters() if "lora_B" in n)
+
+        def look(module, given):
+            if torch.is_grad_enabled() and state.global_step == 1 and self.kept is None:
+                self.kept = weight.detach().clone()
+                weight.data.fill_(float("nan"))
+        model.register_forward_pre_hook(look)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if self.kept is not None and state.global_step == 2:
+            next(p for n, p in model.named_parameters() if "lora_B" in n).data.copy_(self.kept)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_answers_that_are_skipped_are_named_by_their_prompts_and_replayed(tmp_path: Path, method: str) -> None:
+    (tmp_path / "spoil.py").write_text(LEARNING)
+    rows = [{"prompt": f"Say {n}.", "answer": str(n)} for n in range(12)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {"num_generations": 4, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    recipe = recipe_of(
+        tmp_path / "prompts.jsonl",
+        method=method,
+        training={**sizes, "max_completion_length": 8, "save_steps": 1, "save_total_limit": 5},
+        rewards=[{"builtin": "length", "arguments": {"most": 4}}],
+        bad_steps={"action": "skip"},
+        callbacks=[f"{tmp_path / 'spoil.py'}:Spoil"],
+    )
+    run, said = _train(recipe, tmp_path)
+    assert "the loss is nan at step 2, in a batch of prompts.jsonl:" in said
+    noted = [json.loads(line) for line in (run.directory / FOLDER / LIST).read_text().splitlines()]
+    assert [each["step"] for each in noted] == [2]
+    assert all(row.startswith("prompts.jsonl:") for row in noted[0]["rows"])
+    assert len(set(noted[0]["rows"])) == 2, "two prompts, each answered four times"
+
+    from fastft.replaying import replay
+
+    again = replay(run.directory, 2)
+    assert again.checkpoint is not None
+    assert again.checkpoint.name == "checkpoint-1"
+    assert set(again.rows) == set(noted[0]["rows"])
+    assert len(again.losses) == 2
+    assert all(abs(loss) < 10 for loss in again.losses)
+    assert again.tokens > 0
 
 
 @pytest.mark.slow

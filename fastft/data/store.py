@@ -6,12 +6,14 @@ import json
 from abc import abstractmethod
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from fastft.data.conversation import Conversation, Example, Message
+from fastft.disk_space import why_unwritable
 from fastft.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -50,18 +52,23 @@ class TableWriter:
     def _spill(self) -> None:
         import pyarrow as pa
 
-        try:
+        with self._written():
             if self._writer is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._writer = pa.RecordBatchFileWriter(str(self._path), self._batches[0].schema)
             for batch in self._batches:
                 self._writer.write_batch(batch)
+        self._batches, self._held = [], 0
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise DatasetError(
-                f"prepared data can't be written to {self._path.parent}: {error}",
+                f"prepared data: {why_unwritable(error, self._path)}",
                 hint="Make room there, or name another folder in the environment variable FASTFT_CACHE.",
             ) from error
-        self._batches, self._held = [], 0
 
     def finish(self, schema: pa.Schema) -> pa.Table:
         import pyarrow as pa
@@ -69,7 +76,8 @@ class TableWriter:
         if self._writer is None:
             return pa.Table.from_batches(self._batches, schema)
         self._spill()
-        self._writer.close()
+        with self._written():
+            self._writer.close()
         return read_table(self._path)
 
 

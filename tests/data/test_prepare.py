@@ -294,6 +294,25 @@ def test_many_rows_go_through_a_file_and_read_the_same(
     assert spilled.train.dataset()["input_ids"][7] == whole.train[7].input_ids
 
 
+def test_a_full_disk_is_told_with_what_is_free_and_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fastft.data.store
+    from fastft.data.conversation import Example
+    from fastft.data.store import TableWriter, example_columns, example_schema
+
+    def filled(spill: int) -> None:
+        monkeypatch.setattr(fastft.data.store, "_SPILL", spill)
+        writer = TableWriter(Path("/dev/full"))
+        for n in range(2000):
+            writer.add(example_columns([Example([n] * 50, [n] * 50, "rows.jsonl:1")]))
+        writer._spill()
+        writer.finish(example_schema())
+
+    for spill in (1, 1 << 30):
+        with pytest.raises(DatasetError, match=r"/dev/full can't be written: the disk is full, .* free") as caught:
+            filled(spill)
+        assert "FASTFT_CACHE" in caught.value.hint
+
+
 def test_conversations_come_back_as_they_were() -> None:
     from fastft.data.store import decode, encode
 
