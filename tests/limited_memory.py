@@ -67,9 +67,13 @@ def _at_step(training: Any, step: int, megabytes: float) -> None:
 
 
 if __name__ == "__main__":
+    from fastft.cli import _go_on_afresh
     from fastft.errors import FastftError
+    from fastft.out_of_memory import TooLittleMemoryError
 
     try:
         main(*sys.argv[1:])
     except FastftError as error:
+        if isinstance(error, TooLittleMemoryError) and error.run is not None:  # as the command does
+            _go_on_afresh(error.run, error)
         sys.exit(f"Error: {error}")
