@@ -100,9 +100,9 @@ class BadSteps:
         why, key = self._judged(losses, loss, scaled)
         if math.isfinite(loss):
             self._window.append(loss)
-        if why is None:
-            self._in_a_row = 0
-        elif getattr(self.section, key) != "ignore":
+        action = getattr(self.section, key) if why else "ignore"
+        self._in_a_row = self._in_a_row + 1 if action == "skip" else 0
+        if action != "ignore":
             self._act(f"{why} at step {step}", key, step, losses, trainer)
         self._forget()
 
@@ -138,7 +138,6 @@ class BadSteps:
         named = ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
         self._note({"step": step, "why": what, "action": action, "losses": losses, "rows": rows})
         where = f"{what}, in a batch of {named or 'unknown rows'}" + (f"; the batch is kept in {kept}" if kept else "")
-        self._in_a_row += 1
         if action == "skip" and self._in_a_row <= self.section.most_skipped:
             for group in trainer.optimizer.param_groups:
                 for parameter in group["params"]:

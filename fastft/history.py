@@ -67,7 +67,7 @@ class History:
         """All that is kept. A line that was cut off, or isn't one of ours, is passed over."""
         with suppress(OSError, ValueError):
             if self.path.stat().st_size <= _MOST_BYTES:
-                return [line for text in self.path.read_text(encoding="utf-8").splitlines() if (line := _line(text))]
+                return [line for text in self._text().splitlines() if (line := _line(text))]
         return []
 
     def _last_end(self) -> str:
@@ -75,8 +75,11 @@ class History:
         ends = [line for line in self.lines() if line["what"] in ("stopped", "died")]
         return f"{ends[-1]['what']} at step {ends[-1]['step']}: {ends[-1].get('why')}" if ends else ""
 
+    def _text(self) -> str:
+        return self.path.read_text(encoding="utf-8", errors="replace")
+
     def _shorten(self) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self._text().splitlines(keepends=True)
         if len(lines) > _FIRST + _LAST:
             write_text(self.path, "".join((*lines[:_FIRST], *lines[-_LAST:])))
 

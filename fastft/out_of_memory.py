@@ -11,13 +11,12 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from fastft.errors import TrainingError
 from fastft.files import write_json
 from fastft.host_memory import return_to_the_system
 from fastft.open_ends import open_ends, put_back_open_ends
 from fastft.random_state import random_state, set_random_state
+from fastft.reading import read_yaml
 from fastft.run_files import read_start
 from fastft.trainers.groups import fewer_answers
 
@@ -125,7 +124,7 @@ def _smaller_evaluation(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_kto(run: Run) -> bool:
-    return yaml.safe_load(run.recipe_path.read_text(encoding="utf-8")).get("method") == "kto"
+    return read_yaml(run.recipe_path, TrainingError).get("method") == "kto"
 
 
 def _divisor_below(batch: int) -> int:

@@ -169,6 +169,15 @@ def test_too_many_skipped_in_a_row_end_the_training(tmp_path: Path) -> None:
     assert step.watch.skipped == 4
 
 
+def test_steps_that_were_told_and_learned_from_are_none_in_a_row(tmp_path: Path) -> None:
+    step = _Step(tmp_path, action="skip", most_skipped=1, spike_action="tell")
+    assert all(step.take(loss) for loss in [2.0] * 16 + [9.0, 9.0, 9.0])
+    assert not step.take(float("nan"))
+    assert step.take(9.0)
+    assert not step.take(float("nan"))
+    assert step.watch.skipped == 2
+
+
 def test_a_recipe_with_another_action_is_refused(tmp_path: Path) -> None:
     from fastft.recipe.load import load_recipe
 

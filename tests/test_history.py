@@ -67,6 +67,8 @@ def test_it_stays_small_and_forgives(tmp_path: Path) -> None:
     lines = _lines(tmp_path)
     assert [line["step"] for line in lines] == [*range(20), *range(320, 500)]
     (tmp_path / FILE).write_text((tmp_path / FILE).read_text() + "3\n[]\n" + '{"time": "no')
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b"\xff\xfe\n")
     (tmp_path / HEARTBEAT).write_text('{"state": "training", "step": "seven"}')
     assert history.lines() == lines
     _trained(tmp_path, step=1)

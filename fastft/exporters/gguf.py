@@ -91,7 +91,8 @@ def rehearse(base: Path, tokenizer: Path, chat_template: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path in (*tokenizer.glob("*token*"), *tokenizer.glob("*merges.txt")):
-            shutil.copy(path, folder)
+            if path.is_file():
+                shutil.copy(path, folder)
         config = {key: value for key, value in read_config(base).items() if key != "quantization_config"}
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
