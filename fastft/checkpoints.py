@@ -104,6 +104,7 @@ def save_whole(trainer: Any, keep: Callable[[Path], None], goes_on_from: Path | 
     folder, save, place = Path(trainer.args.output_dir), trainer._save_checkpoint, trainer._get_output_dir
     limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None
     staging = folder / _STAGING
+    trainer.create_model_card = lambda *_, **__: None  # TRL's, of each checkpoint
     clear(folder, limit, goes_on_from)
 
     def save_checkpoint(model: Any, trial: Any) -> None:
@@ -125,6 +126,7 @@ def save_whole(trainer: Any, keep: Callable[[Path], None], goes_on_from: Path | 
         made = staging / f"{_PREFIX}{trainer.state.global_step}"
         _name_best(trainer.state, staging, folder, made)
         keep(made)
+        (made / "README.md").unlink(missing_ok=True)  # PEFT's card, with nothing of the run in it
         for log in folder.parent.glob("*.jsonl"):
             make_durable(log)
         seal(made, trainer.state.global_step)

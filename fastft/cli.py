@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import traceback
 import warnings
@@ -62,14 +63,20 @@ class _Group(click.Group):
             _complain(told)
             sys.exit(told.exit_code)
         except KeyboardInterrupt as interrupt:
-            training = ctx.invoked_subcommand == "train"
-            more = "`--resume` goes on with the run" if training else "the same command goes on with what is missing"
-            click.echo(f"\ninterrupted; what was finished is kept, and {more}", err=True)
-            sys.exit(getattr(interrupt, "exit_code", 130))
+            code = getattr(interrupt, "exit_code", 130)
+            told = "what was finished is kept, and the same command goes on with what is missing"
+            click.echo(f"\n{signal.Signals(code - 128).name}: ended at once; {told}", err=True)
+            sys.exit(code)
 
 
 def _unforeseen(error: Exception) -> FastftError:
     """What no part of fastft has put into words."""
+    if isinstance(error, ImportError) and "failed to map segment" in str(error):
+        return FastftError(
+            f"there is too little memory to import what is needed: {error}",
+            hint="Importing torch and Unsloth takes 5.5 GB of address space: see `ulimit -v`, and the limits of the "
+            "container or job.",
+        )
     if isinstance(error, OSError):
         from fastft.disk_space import of_writing
 
@@ -203,10 +210,9 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def _print_check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool = False) -> None:
-    from rich.console import Console
-
     from fastft import report
     from fastft.checking import check as check_recipe
+    from fastft.user_console import user_console
 
     checked = check_recipe(recipe, overrides)
     if as_json:
@@ -214,7 +220,7 @@ def _print_check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool = Fa
         facts |= {"data": checked.data.audit.as_dict(), "plan": checked.plan.as_dict()}
         click.echo(json.dumps(facts, indent=2))
         return
-    console = Console(highlight=False)
+    console = user_console()
     console.print(report.dry_run(checked))
     console.print(checked.data.audit.table())
     console.print("[green]ok[/]")
@@ -230,11 +236,10 @@ def verify(run: Path) -> None:
     Example:
       fastft verify runs/quickstart
     """
-    from rich.console import Console
-
+    from fastft.user_console import user_console
     from fastft.verification import verify as verify_it
 
-    verify_it(run, console=Console(highlight=False))
+    verify_it(run, console=user_console())
 
 
 @main.command(short_help="Run a batch again whose loss was no number.")
@@ -248,15 +253,14 @@ def replay(run: Path, step: int) -> None:
     Example:
       fastft replay runs/quickstart --step 120
     """
-    from rich.console import Console
-
     from fastft.quiet import library_output_to
     from fastft.replaying import describe
     from fastft.replaying import replay as replay_it
     from fastft.run import Run
+    from fastft.user_console import user_console
 
     opened = Run.open(run)
-    with library_output_to(opened.log_path, Console(highlight=False)) as console:
+    with library_output_to(opened.log_path, user_console()) as console:
         console.print(describe(replay_it(opened, step)), markup=False)
 
 

@@ -69,12 +69,12 @@ def evaluate_command(
       fastft eval model.gguf --tokenizer runs/quickstart/adapter --data test.jsonl
       fastft eval runs/quickstart --tasks arc_easy,hellaswag --task-limit 200
     """
-    from rich.console import Console
     from rich.text import Text
 
     from fastft.evaluating import evaluate
+    from fastft.user_console import user_console
 
-    console = Console(highlight=False, stderr=as_json)
+    console = user_console(stderr=as_json)
     report = evaluate(
         targets, data=data, format=format, split=split, base=base, tokenizer=tokenizer, out=out, console=console,
         samples=samples, max_new_tokens=max_new_tokens, max_length=max_length, dtype=dtype, bertscore=bertscore,

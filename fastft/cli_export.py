@@ -47,12 +47,11 @@ def export(
       fastft export my-lora --base Qwen/Qwen2.5-0.5B-Instruct --format merged_16bit
       fastft export runs/quickstart --format merged_16bit --format hub --hub-model-id me/my-model
     """
-    from rich.console import Console
-
     from fastft import report
     from fastft.exporting import export as export_it
+    from fastft.user_console import user_console
 
-    console = Console(highlight=False)
+    console = user_console()
     export_it(
         target,
         formats,

@@ -40,8 +40,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], devices: tuple[str, ...], as_
         facts = {"data": checked.data.audit.as_dict(), "warnings": list(checked.warnings)}
         click.echo(json.dumps({"devices": [each.as_dict() for each in planned], **facts}, indent=2))
         return
-    from rich.console import Console
-
     from fastft.planning.report import plan_report
+    from fastft.user_console import user_console
 
-    Console(highlight=False).print(plan_report(checked, planned))
+    user_console().print(plan_report(checked, planned))

@@ -34,11 +34,10 @@ def profile(recipe: Path, overrides: tuple[str, ...], steps: int, out: Path) -> 
       fastft profile recipes/quickstart.yaml
       fastft profile recipes/qlora_chat.yaml training.per_device_train_batch_size=4 --steps 5 --out profile/batch4
     """
-    from rich.console import Console
-
     from fastft.profiling import profile as profile_it
+    from fastft.user_console import user_console
 
-    console = Console(highlight=False)
+    console = user_console()
     show(profile_it(recipe, overrides, steps=steps, out=out, console=console), console)
 
 

@@ -41,6 +41,8 @@ def find_device() -> Device:
 def the_cpu() -> Device:
     """This machine's CPU, with the threads and the memory this process may use."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if (told := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():  # which torch goes by
+        threads = max(1, min(threads, int(told)))
     host = host_memory()
     return Device("cpu", platform.processor() or platform.machine(), host, threads, host)
 

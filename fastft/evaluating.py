@@ -18,6 +18,7 @@ from fastft.evals.columns import Column, Columns, columns_of
 from fastft.evals.options import Options
 from fastft.evals.progress import Progress
 from fastft.evals.results import ColumnResult, EvaluationReport, Given
+from fastft.user_console import user_console
 
 if TYPE_CHECKING:
     from fastft.data.tokenizer import ChatTokenizer
@@ -61,7 +62,7 @@ def evaluate(
 
     names = [targets] if isinstance(targets, Path | str) else list(targets)
     options = Options(**how)
-    console = console or Console(highlight=False)
+    console = console or user_console()
     found = columns_of(names, base=base, tokenizer=tokenizer)
     folder = _folder(out, found, data)
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +34,13 @@ def export(
     verify: bool | None = None,
     hub_model_id: str | None = None,
     console: Console | None = None,
+    watch: Callable[[], object] = lambda: None,
 ) -> list[Path]:
     """Export a finished run, or any PEFT LoRA folder, and verify each export; returns the exports' folders.
 
     They lie in exports/ inside the run or the adapter folder. What is left empty is as the run's recipe says. Needs
-    that directory and its base model, nothing else; `base` names another base than the adapter does.
+    that directory and its base model, nothing else; `base` names another base than the adapter does. `watch` is called
+    whenever something of it is done.
 
     Raises RecipeError for an unknown format or type, ModelError for a run that isn't finished, ExportError if an
     export can't be made, VerificationError if one does not behave as the trained model does.
@@ -55,7 +57,7 @@ def export(
             hint=f"Say it: fastft export {_folder(target)} --format gguf --quantization q8_0",
         )
     there = {} if overwrite else _made(trained.exports)
-    with _status(console) as on_progress:
+    with _status(console, watch) as on_progress:
         folders = make_exports(trained, section, log, overwrite=overwrite, on_progress=on_progress)
         if "hub" in section.formats:
             upload_exports(trained, section, on_progress=on_progress, console=console)
@@ -105,15 +107,16 @@ def _fault(error: Any) -> Fault:
 
 
 @contextmanager
-def _status(console: Console | None) -> Iterator[OnProgress | None]:
+def _status(console: Console | None, watch: Callable[[], object]) -> Iterator[OnProgress]:
     """A live line that names the stage; where there is no terminal, one line a stage."""
     if console is None:
-        yield None
+        yield lambda *_: (watch(), None)[1]
         return
     last = ""
 
     def show(stage: str, done: int, total: int) -> None:
         nonlocal last
+        watch()
         if is_live(console):
             update(f"{stage} {done}/{total}" if total > 1 else stage)
         elif stage != last:

@@ -61,8 +61,19 @@ class Heartbeat:
         self._beaten = time.monotonic()
         facts = {"process": os.getpid(), "host": platform.node(), "state": state, "step": self.step}
         facts["steps"] = self.steps
-        with suppress(OSError):  # of a full disk, say: what it would tell is no reason for a run to end
-            write_text(self.path, json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
+        self._write(json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
+
+    def _write(self, text: str) -> None:
+        """Beside its place and, where a full disk has no room for that, over what it said last.
+
+        What it would tell is no reason for a run to end.
+        """
+        try:
+            write_text(self.path, text)
+        except OSError:
+            with suppress(OSError), self.path.open("r+", encoding="utf-8") as file:
+                file.write(text)
+                file.truncate()
 
     def callback(self) -> Any:
         """A TrainerCallback that beats along with training."""

@@ -52,13 +52,12 @@ class History:
             append_lines(self.path, line)
             self._shorten()
 
-    def goes_on_from(self, step: int) -> str:
-        """Note here and in train.log that training begins after `step`; returns why it had ended before, or nothing."""
-        what, before = "went on" if step else "began", self._last_end()
+    def goes_on_from(self, step: int) -> None:
+        """Note here and in train.log that training begins after `step`."""
+        what, before = "went on" if step else "began", self.last_end()
         self.note(what, step)
         told = f"{what} after step {step}" + (f"; before, it {before}" if before else "")
         sys.stdout.write(f"fastft: {datetime.now(UTC).isoformat(timespec='seconds')} {told}\n")  # the log by now
-        return before
 
     def stopped(self, why: str) -> None:
         self.note("stopped", why=printable(why)[:_LONGEST], doing=self.heartbeat.state)
@@ -70,7 +69,12 @@ class History:
                 return [line for text in self._text().splitlines() if (line := _line(text))]
         return []
 
-    def _last_end(self) -> str:
+    def tells_end_of(self, process: int) -> bool:
+        """Whether `process` said itself how it ended, whatever its heartbeat: that may have had no room on the disk."""
+        lines = self.lines()
+        return bool(lines) and lines[-1]["what"] in ("stopped", "finished") and lines[-1].get("process") == process
+
+    def last_end(self) -> str:
         """Why the process before ended, in words; nothing where none did."""
         ends = [line for line in self.lines() if line["what"] in ("stopped", "died")]
         return f"{ends[-1]['what']} at step {ends[-1]['step']}: {ends[-1].get('why')}" if ends else ""
@@ -98,7 +102,7 @@ def history_of(directory: Path, heartbeat: Heartbeat) -> Iterator[History]:
     history, before = History(directory / FILE, heartbeat), heartbeat.before
     with suppress(OSError):
         keep_until(history.path, math.inf)  # all but a line that was cut off
-    if before and before["state"] not in ENDED:
+    if before and before["state"] not in ENDED and not history.tells_end_of(before["process"]):
         history.note("died", before["step"], why=_KILLED, doing=before["state"], last_heard=before["time"])
     try:
         yield history

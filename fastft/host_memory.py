@@ -10,17 +10,21 @@ import contextlib
 import ctypes
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from fastft.errors import TrainingError
+
 _PROC = Path("/proc")
 _MARGIN = 96 << 20  # bytes that stay free: page tables, stacks, what other processes ask for in the meantime
 _EVERY = 1.0  # seconds between two looks while training; one takes 3 ms
 _limited = False
 _mapped = 0
+_IMPORTED = 5_500_000_000  # bytes; without a GPU VmPeak is 5.3e9 once Unsloth is imported, and 4.6e9 let it abort
 _UNLIMITED = 1 << 60  # version 1 writes a number near 2^63 where there is no limit
 
 
@@ -108,6 +112,22 @@ def loading_from(folder: Path) -> contextlib.AbstractContextManager[None]:
     """`asking_for_no_more` while the weights in `folder` are loaded; no limit where they are somewhere else."""
     mapped = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return asking_for_no_more(mapped) if mapped else contextlib.nullcontext()
+
+
+def require_address_space() -> None:
+    """Raises TrainingError if a limit on this process's address space lets it not even import torch and Unsloth.
+
+    Some libraries end the process where that runs out.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if "torch" in sys.modules or limit == resource.RLIM_INFINITY or limit >= _IMPORTED:
+        return
+    raise TrainingError(
+        f"this process may use {limit / 1e9:.1f} GB of address space, and importing torch and Unsloth takes "
+        f"{_IMPORTED / 1e9:.1f} GB, whatever the model",
+        hint="`ulimit -v` shows that limit and, where it may, raises it: ulimit -v unlimited. A batch system or a "
+        "container may have set it; limits on memory that is really used (control groups) are heeded by themselves.",
+    )
 
 
 def refresh_limit() -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from fastft.log_file import open_log
 from fastft.redaction import redact_file
+from fastft.user_console import user_console
 
 
 @contextlib.contextmanager
@@ -35,7 +36,7 @@ def library_output_to(log: Path, console: Console) -> Iterator[Console]:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             sys.stdout = sys.stderr = file
-            yield Console(file=user, highlight=False) if on_stdout else console
+            yield user_console(file=user) if on_stdout else console
         finally:
             user.flush()
             sys.stdout, sys.stderr = streams

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.batch_search.put_back import put_back, tidy
 from fastft.batch_search.steps import in_order, part_of, untimed
+from fastft.bounded import keep_bounded
 from fastft.host_memory import refresh_limit
 from fastft.out_of_memory import (
     What,
@@ -120,6 +121,7 @@ def _one_step(method: str, job: Job, run: Run, tell: Tell, *, learns: bool) -> N
             filled = [len(ids) for ids in trainer.train_dataset["input_ids"]]
             trainer.train_dataset = trainer.train_dataset.select(_first(filled, batch))
         in_order(trainer)
+        keep_bounded(trainer)
         if not learns:
             trainer.add_callback(_ending())
         try:

@@ -86,12 +86,18 @@ def unfinished_twin(
     """The newest unfinished run of the same recipe that nobody trains now, or None. `tell` is told of one in training.
 
     The same but for what doesn't touch the training itself: another length is another run, unless --resume says so.
+    Raises TrainingError if one of the same recipe is being trained now: it would be paid for twice.
     """
     if isinstance(source, str | Path) and Path(source).is_dir():
         return None
     recipe = load_recipe(source, overrides)
     for run in Run.all_unfinished(Path(recipe.output_dir)):
         if is_trained_now(run.directory):
+            if _of_same_recipe(run, _fitted(recipe)) is not None:
+                raise TrainingError(
+                    f"{run.directory} is being trained now by the same recipe: {last_beat(run.directory)}",
+                    hint="Wait for it, or end it; --new begins another run beside it.",
+                )
             tell(f"{run.directory} is being trained now ({last_beat(run.directory)}); it is left alone")
         elif (going_on := _of_same_recipe(run, _fitted(recipe))) is not None:
             return going_on
@@ -165,6 +171,26 @@ def find_checkpoint(run: Run, console: Console) -> Path | None:
     """The newest whole checkpoint, or None. Damaged ones are passed over, and that is said; damaged records, too."""
     _tell_unreadable(run, console)
     return whole_checkpoint(run.checkpoints, lambda why: console.print(f"! {why}", style="yellow", markup=False))
+
+
+def say_where(run: Run, console: Console, ended: str, *, insists: bool) -> None:
+    """From which step a run goes on, and how it had `ended`, before anything that takes long.
+
+    Raises TrainingError if `insists` on going on and no checkpoint is whole: hours would be taken again, unasked.
+    """
+    checkpoint, how = find_checkpoint(run, console), f"; it {ended}" if ended else ""
+    if checkpoint is not None:
+        console.print(f"going on from step {step_of(checkpoint)} ({checkpoint.name}){how}", markup=False)
+    elif not any(run.checkpoints.glob("checkpoint-*")):
+        console.print(f"beginning at the first step: no checkpoint was written yet{how}", markup=False)
+    elif insists:
+        raise TrainingError(
+            f"none of the checkpoints in {run.checkpoints} is whole, so there is no step to go on from",
+            hint=f"Put one back as it was written. To begin at the first step instead: --new for a new run, or delete "
+            f"{run.checkpoints} and go on with this one.",
+        )
+    else:
+        console.print(f"! no checkpoint is whole: beginning again at the first step{how}", style="yellow", markup=False)
 
 
 def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: Stopping) -> None:

@@ -21,7 +21,7 @@ from fastft.disk_space import disk_told
 from fastft.errors import TrainingError
 from fastft.heartbeat import Heartbeat, alone_in_run
 from fastft.history import History, history_of
-from fastft.host_memory import asking_for_no_more, loading_from, refreshing_callback
+from fastft.host_memory import asking_for_no_more, loading_from, refreshing_callback, require_address_space
 from fastft.killed import with_less_if_killed
 from fastft.out_of_memory import (
     StepStart,
@@ -40,10 +40,11 @@ from fastft.out_of_memory import (
 from fastft.planning.disk import require_disk
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
-from fastft.resume import run_to_resume, same_data, unfinished_twin
+from fastft.resume import run_to_resume, same_data, say_where, unfinished_twin
 from fastft.run import Run
 from fastft.startup import Startup, first_step_callback
 from fastft.stopping import Stopping, spare_workers, stopping_on_signals
+from fastft.user_console import user_console
 
 if TYPE_CHECKING:
     from fastft.base_identity import BaseIdentity
@@ -71,7 +72,7 @@ def train(
     Raises RecipeError, DatasetError and ModelError before anything is written; TrainingError and ExportError later,
     when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
     """
-    console, startup = console or Console(highlight=False), startup or Startup()
+    console, startup = console or user_console(), startup or Startup()
     warn = partial(_warn, console)
     overrides = (*overrides, *output_dir_override(output_dir))
     going_on = run_to_resume(source, overrides) if resume else None
@@ -84,6 +85,7 @@ def train(
     resumed = going_on.run if going_on else None
     startup.done("check")
     output = Path(checked.recipe.output_dir)
+    require_address_space()
     require_disk(checked.plan.disk, resumed or Run(Run.next_directory(output)))
     with disk_told(output):
         run = resumed or Run.create(output, checked.recipe.to_yaml())
@@ -100,13 +102,15 @@ def train(
         if run.finished:
             console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
         else:
+            if going_on is not None:
+                say_where(run, console, history.last_end(), insists=bool(resume))
             with library_output_to(run.log_path, console) as user, stopping_on_signals(user) as stopping:
                 around = _Around(run, user, startup, stopping, heartbeat, history)
                 _train_as_memory_allows(around, checked, resumed is not None)
         if exports:
             heartbeat.beat("exporting")
             with stopping_on_signals(console):
-                run.export(console=console)
+                run.export(console=console, watch=partial(heartbeat.beat, "exporting", now=False))
     console.print(report.closing(run.directory))
     return run
 
@@ -218,13 +222,10 @@ def _take_the_steps(around: _Around, trainer: Any) -> None:
 
     As long as little was done all of it is done again: then the result is to the byte that of a run begun with less.
     """
-    from fastft.resume import find_checkpoint, train_to_the_end
+    from fastft.resume import train_to_the_end
 
-    run, checkpoint = around.run, find_checkpoint(around.run, around.console)
-    ended = around.history.goes_on_from(step_of(checkpoint))
-    if checkpoint is not None:
-        said = f"going on from step {step_of(checkpoint)} ({checkpoint.name})" + (f"; it {ended}" if ended else "")
-        around.console.print(said, highlight=False, markup=False)
+    run, checkpoint = around.run, whole_checkpoint(around.run.checkpoints)
+    around.history.goes_on_from(step_of(checkpoint))
     start = StepStart(trainer, from_start=checkpoint is None)
     start.attach()
     try:

@@ -98,13 +98,18 @@ def test_by_itself_the_newest_of_the_same_recipe(run: Run, recipe: dict[str, Any
         twin = unfinished_twin(recipe, [where, f"training.learning_rate={rate}"])
         assert twin is not None
         assert twin.run == expected
-    third = Run.create(run.directory, run.recipe_path.read_text())
-    with alone_in_run(third.directory):
+    with alone_in_run(second.directory):
         twin = unfinished_twin(recipe, [where], told.append)
     assert twin is not None
     assert twin.run == run
     assert len(told) == 1
-    assert "run-3 is being trained now" in told[0]
+    assert "run-2 is being trained now" in told[0]
+    third = Run.create(run.directory, run.recipe_path.read_text())
+    with (
+        alone_in_run(third.directory),
+        pytest.raises(TrainingError, match="run-3 is being trained now by the same recipe: process"),
+    ):
+        unfinished_twin(recipe, [where])
 
 
 def test_files_may_lie_elsewhere(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import shutil
@@ -9,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fastft.checkpoints import MANIFEST, clear, rotate, seal, step_of, whole_checkpoint, why_damaged
+from fastft.errors import TrainingError
+from fastft.resume import say_where
+from fastft.run import Run
 
 FILES = (
     "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "fastft_state.pt",
@@ -151,3 +156,23 @@ def test_a_file_that_its_manifest_does_not_name_is_no_part_of_a_checkpoint(tmp_p
     made = _checkpoint(tmp_path, 3)
     (made / "pytorch_model.bin").write_bytes(b"planted")
     assert why_damaged(made, 3) == f"it holds pytorch_model.bin, which {MANIFEST} doesn't name"
+
+
+@pytest.mark.parametrize("insists", [True, False])
+def test_where_a_run_goes_on_is_said_and_hours_are_not_taken_again_unasked(insists: bool, tmp_path: Path) -> None:
+    run, out = Run(tmp_path), io.StringIO()
+    console = Console(file=out, width=300)
+    say_where(run, console, "", insists=insists)
+    _checkpoint(run.checkpoints, 10)
+    say_where(run, console, "died at step 12: killed", insists=insists)
+    (run.checkpoints / "checkpoint-10" / "optimizer.pt").unlink()
+    if insists:
+        with pytest.raises(TrainingError, match="is whole, so there is no step to go on from"):
+            say_where(run, console, "", insists=True)
+    else:
+        say_where(run, console, "", insists=False)
+    said = out.getvalue().splitlines()
+    assert said[0] == "beginning at the first step: no checkpoint was written yet"
+    assert said[1] == "going on from step 10 (checkpoint-10); it died at step 12: killed"
+    assert said[2].endswith("checkpoint-10 is damaged and passed over: optimizer.pt is missing")
+    assert said[3:] == ([] if insists else ["! no checkpoint is whole: beginning again at the first step"])

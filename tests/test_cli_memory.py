@@ -33,3 +33,24 @@ def test_where_nothing_is_left_after_halving_it_is_tried_once_more_in_an_empty_m
     assert said.stderr.count("! memory ran out in step 2, and there is nothing left to make smaller; once more") == 1
     assert said.stderr.count("error: memory ran out in step 2, and there is nothing left to make smaller") == 1
     assert "Traceback" not in said.stdout + said.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [2_000_000, 4_500_000])
+def test_too_little_address_space_to_import_anything_is_one_message(kilobytes: int, tmp_path: Path) -> None:
+    """Libraries would end the process there, or say that it is a fault of theirs."""
+    import resource
+
+    path = tmp_path / "recipe.yaml"
+    recipe = recipe_of(write_chats(tmp_path / "chats.jsonl"))
+    path.write_text(yaml.safe_dump({**recipe, "output_dir": str(tmp_path / "run")}))
+    limit = kilobytes << 10
+    done = subprocess.run(
+        [*python_running("fastft"), "train", str(path)], check=False, capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "250"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    told = f"error: this process may use {limit / 1e9:.1f} GB of address space, and importing torch and Unsloth takes"
+    assert done.stderr.startswith(told)
+    assert done.stderr.count("error:") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,32 @@ def test_each_end_has_its_reason(tmp_path: Path) -> None:
 def test_of_one_that_was_killed_the_next_one_tells(state: str, told: bool, tmp_path: Path) -> None:
     _trained(tmp_path, step=5)
     heartbeat = json.loads((tmp_path / HEARTBEAT).read_text())
-    (tmp_path / HEARTBEAT).write_text(json.dumps({**heartbeat, "state": state, "step": 7, "time": "then"}))
+    (tmp_path / HEARTBEAT).write_text(
+        json.dumps({**heartbeat, "process": 999999, "state": state, "step": 7, "time": "then"})
+    )
     _trained(tmp_path, step=9)
     died = [line for line in _lines(tmp_path) if line["what"] == "died"]
     assert [(line["step"], line["doing"], line["last_heard"]) for line in died] == [(7, state, "then")] * told
+
+
+def test_one_that_said_how_it_ended_is_believed_before_its_heartbeat(tmp_path: Path) -> None:
+    """A full disk may have left no room for the heartbeat, which then says what was before."""
+    with pytest.raises(TrainingError):
+        _trained(tmp_path, step=9, error=TrainingError("training stopped at step 10 of 24: the disk is full"))
+    beat = json.loads((tmp_path / HEARTBEAT).read_text())
+    (tmp_path / HEARTBEAT).write_text(json.dumps({**beat, "state": "training"}))
+    _trained(tmp_path, step=11)
+    assert [line["what"] for line in _lines(tmp_path)] == ["began", "stopped", "began", "finished"]
+
+
+def test_a_heartbeat_is_written_over_where_there_is_no_room_beside_it(tmp_path: Path) -> None:
+    with alone_in_run(tmp_path) as heartbeat:
+        heartbeat.beat("training", 123456)
+        (tmp_path / f".{HEARTBEAT}.partial-{os.getpid()}").mkdir()  # in the way of a new file
+        heartbeat.beat("stopped", 7)
+        (tmp_path / f".{HEARTBEAT}.partial-{os.getpid()}").rmdir()
+        told = json.loads((tmp_path / HEARTBEAT).read_text())
+        assert (told["state"], told["step"]) == ("stopped", 7)
 
 
 def test_it_stays_small_and_forgives(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from fastft.checkpoints import whole_checkpoint
-from fastft.resume import unfinished_twin
 
 pytestmark = pytest.mark.slow
 
@@ -128,11 +127,12 @@ def test_two_processes_never_train_into_one_directory(recipe: Path) -> None:
     run = recipe.parent / "twice"
     process = _started(recipe, run, step=2)
     second = subprocess.run([*_command(run, run)[:5], "--resume"], capture_output=True, text=True)
-    told: list[str] = []
-    assert unfinished_twin(recipe, [f"output_dir={run}"], told.append) is None
-    assert "twice is being trained now (process" in told[0]
+    again = subprocess.run(_command(recipe, run), capture_output=True, text=True)
     process.kill()
     process.communicate()
+    assert again.returncode == 1
+    assert "twice is being trained now by the same recipe: process" in " ".join(again.stderr.split())
+    assert not list(run.parent.glob("twice-*"))
     assert second.returncode != 0
     assert "another process is training into" in second.stderr
     assert f"process {process.pid} on" in second.stderr

@@ -145,7 +145,8 @@ def _require_same_format(row: Row, name: str, source: Source, kind: Kind) -> Non
     if other != name:
         raise DatasetError(
             f"{source.name}: the rows are in different formats: {name} at first, {other} from {row.place}",
-            hint="Split the file by format, or name one in data.format to see which rows are not in it.",
+            hint="Split the file by format, or name one in data.format: rows that are not in it are then told, "
+            "and left out with data.on_error: skip.",
         )
 
 

@@ -57,7 +57,8 @@ def detect(rows: Sequence[Row], source: str, kinds: Sequence[Kind]) -> str:
     first = "; ".join(f"{name} from {fits[name][0].place}" for name in some)
     raise DatasetError(
         f"{source}: the rows are in different formats: {first}",
-        hint="Split the file by format, or name one in data.format to see which rows are not in it.",
+        hint="Split the file by format, or name one in data.format: rows that are not in it are then told, "
+        "and left out with data.on_error: skip.",
     )
 
 

@@ -1,0 +1,18 @@
+"""The console that a command's reports are printed to."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rich.console import Console
+
+_WIDE = 160  # columns where nobody's window has a width: in a file, a pipe, a batch system's log
+
+
+def user_console(**options: Any) -> Console:
+    """On stdout, left out. Lines are folded at the terminal's width or at COLUMNS, and hardly where there is neither."""
+    console = Console(highlight=False, **options)
+    if not console.is_terminal and not console.is_jupyter and "COLUMNS" not in os.environ:
+        console.width = _WIDE
+    return console
