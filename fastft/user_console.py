@@ -11,7 +11,7 @@ _WIDE = 160  # columns where nobody's window has a width: in a file, a pipe, a b
 
 
 def user_console(**options: Any) -> Console:
-    """On stdout, left out. Lines are folded at the terminal's width or at COLUMNS, and hardly where there is neither."""
+    """On stdout, left out. Lines are folded at the terminal's width or at COLUMNS, hardly where there is neither."""
     console = Console(highlight=False, **options)
     if not console.is_terminal and not console.is_jupyter and "COLUMNS" not in os.environ:
         console.width = _WIDE
