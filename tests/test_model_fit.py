@@ -65,7 +65,9 @@ def test_layers_are_named_as_peft_finds_them(targets: list[str]) -> None:
 
 
 def test_names_come_from_the_index_of_a_model_that_is_not_here_yet(tmp_path: Path) -> None:
-    weights = {"model.layers.0.self_attn.q_proj.weight.absmax": "a", "model.layers.0.mlp.experts.gate_up_proj": "a"}
+    weights = dict.fromkeys(
+        ("model.layers.0.self_attn.q_proj.weight.absmax", "model.layers.0.mlp.experts.gate_up_proj"), "a.safetensors"
+    )
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
     assert module_names(tmp_path) == ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.experts.gate_up_proj"]
 
