@@ -109,19 +109,21 @@ def _fault(error: Any) -> Fault:
 @contextmanager
 def _status(console: Console | None, watch: Callable[[], object]) -> Iterator[OnProgress]:
     """A live line that names the stage; where there is no terminal, one line a stage."""
-    if console is None:
-        yield lambda *_: (watch(), None)[1]
-        return
     last = ""
 
     def show(stage: str, done: int, total: int) -> None:
         nonlocal last
         watch()
+        if console is None:
+            return
         if is_live(console):
             update(f"{stage} {done}/{total}" if total > 1 else stage)
         elif stage != last:
             console.print(f"  {stage}", highlight=False)
         last = stage
 
+    if console is None:
+        yield show
+        return
     with working(console, "exporting") as update:
         yield show

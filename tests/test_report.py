@@ -7,9 +7,12 @@ import io
 import pytest
 from rich.console import Console
 
+from fastft.device import the_cpu
 from fastft.evaluation import Evaluation
+from fastft.exporting import _status
 from fastft.progress import working
 from fastft.report import evaluation
+from fastft.user_console import user_console
 
 
 def shown(before: float | None, after: float | None) -> str:
@@ -35,3 +38,32 @@ def test_without_a_terminal_long_work_is_said_in_a_line(aloud: bool) -> None:
     with working(Console(file=out, width=200), "loading [the] model", aloud=aloud):
         said = out.getvalue()
     assert said == ("  loading [the] model\n" if aloud else "")
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 160), ("72", 72)])
+def test_what_goes_to_no_terminal_is_hardly_folded(
+    columns: str | None, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    out = io.StringIO()
+    user_console(file=out).print("ab " * 100)
+    assert max(map(len, out.getvalue().splitlines())) in (width, width - 1, width - 2)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_whoever_watches_an_export_hears_of_each_thing_done(quiet: bool) -> None:
+    heard: list[None] = []
+    with _status(None if quiet else Console(file=io.StringIO()), lambda: heard.append(None)) as done:
+        for part in range(3):
+            done("merge", part, 3)
+    assert len(heard) == 3
+
+
+@pytest.mark.parametrize(("told", "threads"), [("1", 1), ("0", 1), ("4,2", None), ("", None), ("100000", None)])
+def test_threads_are_those_that_torch_goes_by(told: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    machine = the_cpu().threads
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert the_cpu().threads == (threads or machine)
