@@ -40,7 +40,7 @@ from fastft.out_of_memory import (
 from fastft.planning.disk import require_disk
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
-from fastft.resume import run_to_resume, same_data, say_where, unfinished_twin
+from fastft.resume import GoingOn, run_to_resume, same_data, say_where, unfinished_twin
 from fastft.run import Run
 from fastft.startup import Startup, first_step_callback
 from fastft.stopping import Stopping, spare_workers, stopping_on_signals
@@ -90,6 +90,15 @@ def train(
     with disk_told(output):
         run = resumed or Run.create(output, checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
+    _train_and_export(run, going_on, checked, console, startup, insists=bool(resume))
+    console.print(report.closing(run.directory))
+    return run
+
+
+def _train_and_export(
+    run: Run, going_on: GoingOn | None, checked: CheckReport, console: Console, startup: Startup, *, insists: bool
+) -> None:
+    """All that is done under the run's lock: what is left of its training, then its exports."""
     exports = checked.recipe.export.formats
     with (
         disk_told(run.directory),
@@ -98,21 +107,19 @@ def train(
     ):
         if going_on is not None:
             going_on.adopt(console)
-            with_less_if_killed(run, heartbeat.before, warn)
+            with_less_if_killed(run, heartbeat.before, partial(_warn, console))
         if run.finished:
             console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
         else:
             if going_on is not None:
-                say_where(run, console, history.last_end(), insists=bool(resume))
+                say_where(run, console, history.last_end(), insists=insists)
             with library_output_to(run.log_path, console) as user, stopping_on_signals(user) as stopping:
                 around = _Around(run, user, startup, stopping, heartbeat, history)
-                _train_as_memory_allows(around, checked, resumed is not None)
+                _train_as_memory_allows(around, checked, going_on is not None)
         if exports:
             heartbeat.beat("exporting")
             with stopping_on_signals(console):
                 run.export(console=console, watch=partial(heartbeat.beat, "exporting", now=False))
-    console.print(report.closing(run.directory))
-    return run
 
 
 @dataclass(frozen=True, slots=True)
