@@ -102,7 +102,7 @@ def _greedy_check(
 ) -> Check:
     equal, detail = 0, ""
     for number, probe in enumerate(probes):
-        at = _parting(reference.answers[number], found.answers[number])
+        at = _parting(reference.answers[number], found.answers[number], tokenizer)
         if at is None or _is_tie(reference, found, number, probe, limits, tokenizer):
             equal += 1
         elif not detail:
@@ -113,21 +113,29 @@ def _greedy_check(
     return Check("greedy answers", value, f"{limits.greedy:.0%}", passed, detail)
 
 
-def _parting(reference: Generation, found: Generation) -> int | None:
-    """The first answer token that differs (a stop counts as one), or None if the answers are the same."""
+def _parting(reference: Generation, found: Generation, tokenizer: ChatTokenizer) -> int | None:
+    """The first answer token that differs (a stop counts as one), or None if the answers are the same.
+
+    llama.cpp also ends answers at tokens that it knows by name, <|endoftext|> for one, whatever the file says. Where
+    the reference wrote its end-of-text or padding token and then went on, stopping there is the same answer.
+    """
     for at, (mine, theirs) in enumerate(zip(reference.ids, found.ids, strict=False)):
         if mine != theirs:
             return at
+    at = min(len(reference.ids), len(found.ids))
     if len(reference.ids) == len(found.ids) and reference.stop_reason == found.stop_reason:
         return None
-    return min(len(reference.ids), len(found.ids))
+    ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    if found.stop_reason == "stop" and at < len(reference.ids) and reference.ids[at] in ends:
+        return None
+    return at
 
 
 def _is_tie(
     reference: Measured, found: Measured, number: int, probe: Probe, limits: Limits, tokenizer: ChatTokenizer
 ) -> bool:
     """Whether the answers part, and the reference holds the two tokens there for nearly equally likely."""
-    at = _parting(reference.answers[number], found.answers[number])
+    at = _parting(reference.answers[number], found.answers[number], tokenizer)
     if at is None:
         return False
     mine, theirs = (

@@ -62,3 +62,16 @@ def test_the_same_answer_without_its_stop_is_a_fault(tokenizer: ChatTokenizer) -
     assert not verdicts["stops"].passed
     assert "no stop token before the limit" in verdicts["stops"].detail
     assert not verdicts["greedy answers"].passed
+
+
+@pytest.mark.parametrize(("end", "passed"), [("pad", True), ("text", False)])
+def test_an_answer_may_end_where_the_reference_wrote_padding_and_went_on(
+    tokenizer: ChatTokenizer, end: str, passed: bool
+) -> None:
+    """llama.cpp stops at <|endoftext|> by its name; a file that makes it stop at a word is at fault."""
+    token = tokenizer.pad_token_id if end == "pad" else 12
+    assert token is not None
+    reference = _measured(tokenizer, [10, 11, token, 13, 14], False, 3.0)
+    found = _measured(tokenizer, [10, 11], True, 3.0)
+    assert _verdicts(tokenizer, reference, found)["greedy answers"].passed is passed
+    assert not _verdicts(tokenizer, found, reference)["stops"].passed  # the other way round a stop is lost
