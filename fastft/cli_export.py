@@ -23,6 +23,7 @@ import click
     help="Type of GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_0, q4_k_m, q4_k_s, q4_0, q3_k_m or q2_k, "
     "or Unsloth's not_quantized, fast_quantized (q8_0) or quantized (q4_k_m); may be repeated.",
 )
+@click.option("--dtype", metavar="TYPE", help="Type of merged weights: bfloat16 or float16.")
 @click.option("--base", metavar="MODEL", help="Base model of an adapter, where it names another than is meant.")
 @click.option("--hub-model-id", metavar="OWNER/NAME", help="Repository that --format hub uploads to.")
 @click.option("--overwrite", is_flag=True, help="Replace exports that exist.")
@@ -31,6 +32,7 @@ def export(
     target: Path,
     formats: tuple[str, ...],
     quantization: tuple[str, ...],
+    dtype: str | None,
     base: str | None,
     hub_model_id: str | None,
     overwrite: bool,
@@ -56,6 +58,7 @@ def export(
         target,
         formats,
         quantization,
+        dtype=dtype,
         base=base,
         hub_model_id=hub_model_id,
         overwrite=overwrite,

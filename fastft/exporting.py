@@ -29,6 +29,7 @@ def export(
     formats: Sequence[str] | str = (),
     quantization_method: Sequence[str] | str = (),
     *,
+    dtype: str | None = None,
     base: str | None = None,
     overwrite: bool = False,
     verify: bool | None = None,
@@ -39,14 +40,14 @@ def export(
     """Export a finished run, or any PEFT LoRA folder, and verify each export; returns the exports' folders.
 
     They lie in exports/ inside the run or the adapter folder. What is left empty is as the run's recipe says. Needs
-    that directory and its base model, nothing else; `base` names another base than the adapter does. `watch` is called
-    whenever something of it is done.
+    that directory and its base model, nothing else; `base` names another base than the adapter does, and `dtype` is
+    that of merged weights, "bfloat16" or "float16". `watch` is called whenever something of it is done.
 
     Raises RecipeError for an unknown format or type, ModelError for a run that isn't finished, ExportError if an
     export can't be made, VerificationError if one does not behave as the trained model does.
     """
     asked = {"formats": formats, "quantization_method": quantization_method}
-    asked |= {"verify": verify, "hub_model_id": hub_model_id}
+    asked |= {"dtype": dtype, "verify": verify, "hub_model_id": hub_model_id}
     section = _section(target, asked)
     trained, log = trained_at(target, base=base)
     if "hub" in section.formats and section.hub_model_id is None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fastft.evals.results import summaries
 from fastft.run import Run
-from fastft.run_files import has_passed
+from fastft.run_files import has_passed, proof_notes
 from fastft.startup import split
 from fastft.trainers import find_method
 
@@ -187,7 +187,8 @@ def _verdict(export: Path) -> str:
     if not path.is_file():
         return "not verified"
     passed = has_passed(export)
-    return "verified against the trained model" if passed else "FAILED verification"
+    verdict = "verified against the trained model" if passed else "FAILED verification"
+    return "; ".join([verdict, *proof_notes(export)])
 
 
 def _short(directory: Path) -> str:

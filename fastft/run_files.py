@@ -136,6 +136,14 @@ class _Passed(TypedDict):
     passed: bool
 
 
+class _Noted(TypedDict):
+    note: NotRequired[str]
+
+
+class _Notes(TypedDict):
+    checks: NotRequired[list[_Noted]]
+
+
 class _Measures(TypedDict):
     loss: NotRequired[float | None]
     perplexity: NotRequired[float | None]
@@ -211,6 +219,12 @@ def has_passed(export: Path) -> bool:
     """Whether the export in the folder was verified, and was what was trained. Raises ExportError."""
     path = export / "verification.json"
     return path.is_file() and read_json(path, ExportError, _VERIFY_AGAIN, shape=_Passed)["passed"]
+
+
+def proof_notes(export: Path) -> list[str]:
+    """What the verification of the export found worth knowing, beside its verdict. Raises ExportError."""
+    proof = read_json(export / "verification.json", ExportError, _VERIFY_AGAIN, shape=_Notes)
+    return [note for check in proof.get("checks", []) if (note := check.get("note"))]
 
 
 def read_proof(path: Path) -> dict[str, Any]:

@@ -45,9 +45,9 @@ def test_faithful_exports_pass_every_check(faithful: Path) -> None:
         "exact held-out answers",
     ]  # fmt: skip
     assert [check.name for check in gguf.checks] == [
-        "files", "loads", "special tokens", "token ids", "prompt text", "vocabulary", "log-probabilities",
-        "KL divergence", "likeliest token", "perplexity", "greedy answers", "stops", "exact held-out answers",
-        "stops in chat",
+        "files", "loads", "merged model", "special tokens", "token ids", "prompt text", "vocabulary",
+        "log-probabilities", "KL divergence", "likeliest token", "perplexity", "greedy answers", "stops",
+        "exact held-out answers", "stops in chat",
     ]  # fmt: skip
     exact = {v.name: next(c.value for c in v.checks if c.name == "exact held-out answers") for v in (merged, gguf)}
     assert exact == {"merged_16bit": "100% → 100% of 6", "gguf-f16": "100% → 100% of 6"}

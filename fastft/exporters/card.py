@@ -13,7 +13,7 @@ from fastft.data.audit import Audit
 from fastft.errors import ExportError
 from fastft.reading import read_yaml, require_shape
 from fastft.redaction import redact
-from fastft.run_files import read_card_facts, read_proof
+from fastft.run_files import proof_notes, read_card_facts, read_proof
 
 if TYPE_CHECKING:
     from fastft.exporters.source import Trained
@@ -135,6 +135,7 @@ def _proof(folders: Sequence[Path]) -> str:
         lines += [f"{folder.name}, loaded from disk and compared with {result['reference']}: {verdict}.", ""]
         lines += ["| check | found | allowed | |", "|---|---|---|---|"]
         lines += [_row(check) for check in result["checks"]]
+        lines += ["", *proof_notes(folder)]
         lines.append("")
     return "\n".join(lines).rstrip()
 

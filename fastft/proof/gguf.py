@@ -15,6 +15,7 @@ from fastft.llamacpp import ChatReply, GGUFModel
 from fastft.proof.checks import behaviour_checks, facts_check, ids_check, text_check
 from fastft.proof.limits import limits_for
 from fastft.proof.measure import Measured, answer_limit, measure_against
+from fastft.proof.merged import merge_check
 from fastft.proof.probes import MAX_TOKENS, Probe, prompt_ids_now
 from fastft.proof.reference import Reference
 from fastft.proof.result import Check
@@ -36,6 +37,7 @@ def gguf_checks(reference: Reference, path: Path, kind: str) -> Iterator[Check]:
     try:
         with GGUFModel(path, n_ctx=context, exact=True) as model:
             yield Check("loads", "yes", "yes", True)
+            yield merge_check(reference, reference.merged, kind)
             yield from _metadata_checks(reference, model, kind)
             yield from _run_checks(reference, reference.merged.measured, model, kind)
     except ModelError as error:

@@ -76,12 +76,13 @@ BFLOAT16_ARITHMETIC = Limits(0.5, 2e-2, 0.5, 0.97, 0.3, 0.8, 0.9, 0.95, 0.02)
 
 def limits_for(kind: str, *, reference_dtype: str) -> Limits:
     """The row for `kind`; each limit at least that of bfloat16 arithmetic if the reference was computed in it."""
-    row = LIMITS[kind]
-    if reference_dtype == "float32":
-        return row
-    loose = BFLOAT16_ARITHMETIC
+    return LIMITS[kind] if reference_dtype == "float32" else looser(LIMITS[kind], BFLOAT16_ARITHMETIC)
+
+
+def looser(row: Limits, loose: Limits) -> Limits:
+    """Of each limit the one that allows more."""
     return Limits(
-        logprob=None if row.logprob is None else max(row.logprob, loose.logprob or 0.0),
+        logprob=None if row.logprob is None or loose.logprob is None else max(row.logprob, loose.logprob),
         kl_mean=max(row.kl_mean, loose.kl_mean),
         kl_max=max(row.kl_max, loose.kl_max),
         top1=min(row.top1, loose.top1),

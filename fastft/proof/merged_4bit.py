@@ -10,6 +10,7 @@ from fastft.inference import TextModel
 from fastft.proof.checks import behaviour_checks
 from fastft.proof.limits import limits_for
 from fastft.proof.measure import measure_against
+from fastft.proof.merged import merge_check
 from fastft.proof.reference import Reference, Transformers
 from fastft.proof.result import Check
 from fastft.proof.scores import Comparison
@@ -20,6 +21,7 @@ def merged_4bit_checks(reference: Reference, folder: Path) -> Iterator[Check]:
     """All checks of `folder`; it stops by its own generation config. Raises ModelError if it can't be loaded."""
     if isinstance(reference.merged, ModelError):
         raise reference.merged
+    yield merge_check(reference, reference.merged, "merged_4bit")
     merged = reference.merged.measured
     limits = limits_for("merged_4bit", reference_dtype=merged.dtype)
     yield from _storage_check(folder)

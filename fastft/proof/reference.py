@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import ModelError
+from fastft.exporters.base_model import open_weights
 from fastft.exporters.workbench import MERGED
 from fastft.inference import Generation, TextModel
 from fastft.model_files import read_text_config
@@ -16,7 +17,7 @@ from fastft.proof.limits import limits_for
 from fastft.proof.measure import Measured, as_reference, measure_against, measure_reference
 from fastft.proof.probes import MAX_TOKENS, Probe, load_probes
 from fastft.proof.scores import Comparison
-from fastft.proof.weights import WeightReport, compare_weights
+from fastft.proof.weights import WeightReport, compare_weights, rounding_report
 from fastft.run_files import read_export
 
 if TYPE_CHECKING:
@@ -30,15 +31,16 @@ _MORE = 256  # positions beyond a prompt, of a model that does not say how many 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The merged folder, or PEFT's merge rounded to 16 bits where no merged folder was kept (`name` says which).
+    """The merged folder, or PEFT's merge rounded to 16 bits where no merged folder was kept.
 
-    `comparison` is with the trained model; `weights` is None where there is no folder.
+    `comparison` is with the trained model; `weights` tells what of it the 16 bits hold.
     """
 
     name: str
     measured: Measured
     comparison: Comparison
-    weights: WeightReport | None
+    weights: WeightReport
+    is_export: bool  # with a verification of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,14 @@ def _measure_trained(
         measured = measure_reference(Transformers(model, stops), probes, tokenizer, dtype=model.dtype)
         if merged_folder.is_dir():
             return measured, _weights(model, trained.source.before_training().folder, merged_folder)
-        model.merge(_merged_dtype(trained.exports))
+        dtype = _merged_dtype(trained.exports)
+        left = rounding_report(model, open_weights(trained.source.before_training().folder), dtype)
+        model.merge(dtype)
         comparison = _comparison(measured)
         engine = Transformers(model, stops)
         merged = measure_against(measured, engine, probes, comparison, dtype=model.dtype)
         merged = as_reference(merged, engine, probes, tokenizer)
-        return measured, Merged("PEFT's merge of the trained model", merged, comparison, None)
+        return measured, Merged("PEFT's merge of the trained model", merged, comparison, left, is_export=False)
     finally:
         model.close()
 
@@ -116,8 +120,6 @@ def trained_stops(tokenizer: ChatTokenizer) -> list[int]:
 
 
 def _weights(model: TextModel, base: Path, merged: Path) -> WeightReport | ModelError:
-    from fastft.exporters.base_model import open_weights
-
     try:
         return compare_weights(model, open_weights(base), merged)
     except ModelError as error:
@@ -139,7 +141,7 @@ def _measure_folder(
         measured = as_reference(measured, engine, probes, tokenizer)
     finally:
         model.close()
-    return Merged("the merged model", measured, comparison, weights)
+    return Merged("the merged model", measured, comparison, weights, is_export=True)
 
 
 def _comparison(trained: Measured) -> Comparison:

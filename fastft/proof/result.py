@@ -12,13 +12,21 @@ from rich.text import Text
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing compared: what was measured, what is allowed, the verdict, and what differs first if it failed."""
+    """One thing compared: what was measured, what is allowed, the verdict, and what differs first if it failed.
+
+    `note` is worth knowing though the check passed: it may explain why others did not.
+    """
 
     name: str
     value: str
     threshold: str
     passed: bool
     detail: str = ""
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        return values if self.note else {key: value for key, value in values.items() if key != "note"}
 
     def __str__(self) -> str:
         return f"{self.name}: {self.value}, allowed {self.threshold}" + (f". {self.detail}" if self.detail else "")
@@ -42,11 +50,16 @@ class Verification:
     def failures(self) -> tuple[Check, ...]:
         return tuple(check for check in self.checks if not check.passed)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(check.note for check in self.checks if check.note)
+
     def __str__(self) -> str:
-        """One line for people; with failures, what differs first."""
+        """One line for people; with failures, what differs first and what may explain it."""
         if self.passed:
             return f"{self.name}: all {len(self.checks)} checks passed, compared with {self.reference}"
         lines = [f"{self.name} differs from {self.reference}:", *(f"  {check}" for check in self.failures)]
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,7 +68,7 @@ class Verification:
             "passed": self.passed,
             "reference": self.reference,
             "seconds": round(self.seconds, 2),
-            "checks": [asdict(check) for check in self.checks],
+            "checks": [check.as_dict() for check in self.checks],
         }
 
     def table(self) -> Table:
@@ -68,5 +81,7 @@ class Verification:
             mark = Text("ok", "green") if check.passed else Text("FAILED", "bold red")
             table.add_row(check.name, check.value, check.threshold, mark)
             if check.detail and not check.passed:
-                table.add_row("", Text(check.detail, "dim" if check.passed else "red"), "", "")
+                table.add_row("", Text(check.detail, "red"), "", "")
+            if check.note:
+                table.add_row("", Text(check.note, "yellow"), "", "")
         return table

@@ -30,6 +30,8 @@ class WeightReport:
 
     `worst_share` is the largest share, over all tensors, of values that aren't base + adapter's delta, computed in
     float32 and rounded once. It is not exactly 0: sums in another order round otherwise at one value in millions.
+    `update` is the sum of squares of what training added to the base, and `kept` the inner product of that with what
+    the folder adds to it: where an update is small beside its weight, rounding leaves the base's value.
     """
 
     compared: int = 0
@@ -37,7 +39,15 @@ class WeightReport:
     worst_share: float = 0.0
     worst: str = ""  # what differs first in the worst tensor
     absent: list[str] = field(default_factory=list)  # tensors of the model that the folder lacks
+    update: float = 0.0
+    kept: float = 0.0
+    dtype: str = ""  # of the folder's weights
     unnamed: int = 0  # tensors that the base's files lack too: they are called otherwise there, and not compared
+
+    @property
+    def share_kept(self) -> float:
+        """How much of the update the folder holds; 1 where there is no update."""
+        return self.kept / self.update if self.update else 1.0
 
 
 def compare_weights(trained: TextModel, base: Weights, merged: Path) -> WeightReport:
@@ -54,9 +64,24 @@ def compare_weights(trained: TextModel, base: Weights, merged: Path) -> WeightRe
             continue
         found = stored.read(name)
         report.compared += 1
-        if name not in base.specs or not _equal(found, base.read(name)):
+        original = base.read(name) if name in base.specs else None
+        if original is None or not _equal(found, original):
             report.changed.append(name)
+        if original is not None and original.shape == expected.shape == found.shape:
+            _note_update(report, expected, found, original)
         _note_difference(report, name, expected, found)
+    return report
+
+
+def rounding_report(trained: TextModel, base: Weights, dtype: str) -> WeightReport:
+    """What a merge of `trained` leaves of its update by rounding to `dtype`, where no folder holds one."""
+    import torch
+
+    report = WeightReport()
+    for name, expected in trained.merged_weights():
+        original = base.read(name) if name in base.specs else None
+        if original is not None and original.shape == expected.shape:
+            _note_update(report, expected, expected.to(getattr(torch, dtype)), original)
     return report
 
 
@@ -100,6 +125,15 @@ class _Stored:
 
 def _equal(found: torch.Tensor, base: torch.Tensor) -> bool:
     return found.shape == base.shape and bool((found == base.to(found.dtype)).all())
+
+
+def _note_update(report: WeightReport, expected: torch.Tensor, found: torch.Tensor, base: torch.Tensor) -> None:
+    import torch
+
+    report.dtype = str(found.dtype).removeprefix("torch.")
+    update, held = (tensor.float() - base.float() for tensor in (expected, found))
+    report.update += float(torch.linalg.vector_norm(update)) ** 2
+    report.kept += float((update * held).sum())
 
 
 def _note_difference(report: WeightReport, name: str, expected: torch.Tensor, found: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ from fastft.model_files import resolve_model
 from fastft.proof.checks import behaviour_checks
 from fastft.proof.limits import Limits
 from fastft.proof.measure import Measured
+from fastft.proof.merged import merge_check
 from fastft.proof.probes import Probe
+from fastft.proof.reference import Merged, Reference
 from fastft.proof.scores import Comparison, Scores, Sequence
+from fastft.proof.weights import WeightReport
 
 STRICT = Limits(0.1, 1e-3, 1e-2, 1.0, tie=0.1, greedy=1.0, exact=1.0, stops=1.0, perplexity=0.01)
 PROMPT = [5, 6]
@@ -75,3 +79,21 @@ def test_an_answer_may_end_where_the_reference_wrote_padding_and_went_on(
     found = _measured(tokenizer, [10, 11], True, 3.0)
     assert _verdicts(tokenizer, reference, found)["greedy answers"].passed is passed
     assert not _verdicts(tokenizer, found, reference)["stops"].passed  # the other way round a stop is lost
+
+
+@pytest.mark.parametrize(("is_export", "notes"), [(False, True), (True, False)])
+def test_a_lossy_export_does_not_pass_for_a_merge_that_lost_what_was_trained(
+    tokenizer: ChatTokenizer, is_export: bool, notes: bool
+) -> None:
+    """A GGUF is compared with the merged model, so it passes however little of the training that one holds."""
+    trained, other = (_measured(tokenizer, ids, True, 3.0) for ids in ([10, 11, 12], [20, 21, 22]))
+    comparison = Comparison(tie=STRICT.tie)
+    comparison.add(trained.scores[0], np.full((len(trained.scores[0].sequence.ids), 1536), -7.0, np.float32))
+    lost = WeightReport(compared=1, changed=["a"], update=4.0, kept=2.0, dtype="bfloat16")
+    probes = [Probe("built-in (x)", [], None, PROMPT, None, None)]
+    merged = Merged("PEFT's merge", other, comparison, lost, is_export=is_export)
+    check = merge_check(Reference(tokenizer, probes, Path(), trained, merged), merged, "q8_0")
+    assert not check.passed
+    assert check.detail.startswith("log-probabilities: ")
+    assert bool(check.note) is notes  # what the merged export's own verification tells isn't told again
+    assert not notes or check.note.startswith("rounding to bfloat16 left 50% of what was trained")
