@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastft.model_code import refuse_model_code, require_adapter_weights, require_safetensors
 from fastft.model_loading import DtypeName, load_weights, placement, stop_and_pad, with_adapter
 from fastft.sampling import GREEDY, Chooser, Sampling
 
@@ -44,8 +45,13 @@ class TextModel:
         """Load `folder` (16- or 32-bit weights), put the LoRA `adapter` on it if given, unmerged.
 
         Computes in float32 unless `dtype` says otherwise or the memory is too small for it (then bfloat16); on the
-        GPU if there is one with room. Raises ModelError: files missing, cut short, of the wrong shape, or incomplete.
+        GPU if there is one with room. Raises ModelError: files missing, cut short, of the wrong shape, or incomplete;
+        what can be told without torch is told before that is imported.
         """
+        require_safetensors(folder)
+        refuse_model_code(folder)
+        if adapter is not None:
+            require_adapter_weights(adapter)
         import torch
 
         dtype, device = placement(folder, dtype)
