@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastft.model_code import refuse_model_code, require_adapter_weights, require_safetensors
-from fastft.model_loading import DtypeName, load_weights, placement, stop_and_pad, with_adapter
+from fastft.model_loading import DtypeName, load_weights, placement, require_readable, stop_and_pad, with_adapter
 from fastft.sampling import GREEDY, Chooser, Sampling
 
 if TYPE_CHECKING:
@@ -48,10 +47,7 @@ class TextModel:
         GPU if there is one with room. Raises ModelError: files missing, cut short, of the wrong shape, or incomplete;
         what can be told without torch is told before that is imported.
         """
-        require_safetensors(folder)
-        refuse_model_code(folder)
-        if adapter is not None:
-            require_adapter_weights(adapter)
+        require_readable(folder, adapter)
         import torch
 
         dtype, device = placement(folder, dtype)

@@ -34,6 +34,14 @@ def placement(folder: Path, dtype: DtypeName | None) -> tuple[DtypeName, str]:
     return dtype, "cpu"
 
 
+def require_readable(folder: Path, adapter: Path | None = None) -> None:
+    """What can be told without torch of a model's folder and the adapter on it. Raises ModelError."""
+    require_safetensors(folder)
+    refuse_model_code(folder)
+    if adapter is not None:
+        require_adapter_weights(adapter)
+
+
 def load_weights(folder: Path, dtype: torch.dtype) -> Any:
     """The causal language model in `folder`, on the CPU. Raises ModelError if a file is broken or a tensor missing."""
     from transformers import AutoModelForCausalLM, GenerationConfig

@@ -127,6 +127,9 @@ def test_a_pickled_adapter_is_refused(tiny: Path, tmp_path: Path, mark: Path) ->
     recipe = _recipe(tmp_path, tiny, lora={"adapter_name_or_path": str(adapter)})
     refused(fastft("check", recipe, cwd=tmp_path), "adapter_model.bin, a pickle")
     refused(fastft("chat", adapter, cwd=tmp_path, answers="Hi"), "adapter_model.bin, a pickle")
+    evaluated = fastft("eval", adapter, "--data", tmp_path / "chats.jsonl", cwd=tmp_path)
+    refused(evaluated, "adapter_model.bin, a pickle")
+    assert "base" not in evaluated.stdout  # the base is not evaluated first, to no end
     done = fastft("export", adapter, "--format", "merged_16bit", cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr

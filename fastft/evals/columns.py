@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fastft.errors import ModelError, RecipeError
+from fastft.model_loading import require_readable
 from fastft.targets import ModelTarget, find_target
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def _column(target: ModelTarget, label: str, tokenizer: Path | None) -> Column:
         return Column(label, role, target.name, _gguf_tokenizer(target, tokenizer), gguf=target.gguf)
     folder = target.tokenizer_folder
     assert folder is not None
+    assert target.folder is not None
+    require_readable(target.folder, target.adapter)  # all of them before the first is evaluated, which may take long
     return Column(label, role, target.name, folder, folder=target.folder, adapter=target.adapter)
 
 
