@@ -16,6 +16,9 @@ from fastft.recipe.suggest import listed, nearest
 from fastft.recipe.training_arguments import settable
 from fastft.trainers import METHODS, find_method
 
+_SECRET = re.compile(
+    r"(api|access|private|secret)_?key$|secret$|passw(or)?d$|(hf|hub|auth|access|api)_?tok(en)?$", re.I
+)
 _EXAMPLES: Mapping[KeyPath, str] = {
     ("model", "model_name"): "For example model_name: unsloth/Qwen3-4B-Instruct-2507-unsloth-bnb-4bit",
     ("data", "path"): "For example path: my_chats.jsonl",
@@ -51,6 +54,8 @@ def unknown_key(path: KeyPath, method: str) -> tuple[str, str, str]:
         return "cannot be set here", "", sentence(OWNED[key])
     if takers := [name for name in METHODS if key in settable(name)]:
         return "unknown key here", "", f"{key} is for method {listed(takers)}; this recipe's method is {method}"
+    if _SECRET.search(key):
+        return "unknown key", "", "A secret has no place in a recipe; give it by a variable such as HF_TOKEN"
     if near := nearest(key, valid):
         return "unknown key", "", f"Did you mean {near}?"
     return "unknown key", "", _anywhere(section, key, valid, method)
@@ -103,6 +108,7 @@ def whole_recipe(tree: Mapping[str, Any]) -> str:
     keys = {*tree, *(key for section in tree.values() if isinstance(section, Mapping) for key in section)}
     counts = {tool: len(keys & table.keys()) for tool, table in TOOLS.items()}
     tool = max(counts, key=lambda name: counts[name])
-    if counts[tool] < 3:
+    others = {key for name, table in TOOLS.items() if name != tool for key in table}
+    if counts[tool] < 3 or keys & TOOLS[tool].keys() <= others:  # names that anyone uses tell of nobody
         return ""
     return f"This reads like a recipe for {tool}. recipes/qlora_chat.yaml shows the same job as a fastft recipe."

@@ -49,7 +49,6 @@ _TOKENS = Ours("", "Leave it out: special tokens come from the model's tokenizer
 _CODE = Ours("model.trust_remote_code")
 _REVISION = Ours("model.revision")
 _TEMPLATE = Ours("data.chat_template", "null for the model's own, a name Unsloth knows, or a .jinja file")
-_PUSH = Ours("", "fastft does not push to the Hub yet; upload the run's exports with `hf upload`")
 _ONE_FILE = Ours("", "Leave it out: prepared data is kept in the user's cache directory by itself")
 _CUT_ROWS = Ours("data.path", "write [{path: FILE, count: 1000}] to take that many rows, chosen at random")
 
@@ -296,6 +295,8 @@ FORMER: Mapping[str, Ours] = {
     "max_prompt_length": Ours("training.max_length", "of prompt and answer together; TRL has none for prompts alone"),
     "gradient_accumulation": Ours("training.gradient_accumulation_steps"),
     "grad_accum": Ours("training.gradient_accumulation_steps"),
+    "model.name": _MODEL,
+    "model.path": _MODEL,
     "epochs": _EPOCHS,
     "lr": _RATE,
     "optimiser": _OPTIM,

@@ -250,3 +250,19 @@ def test_a_recipe_of_ours_with_one_foreign_key_is_not_called_foreign(faults_of: 
     assert str(fault) == (
         "recipe.yaml:8 training.micro_batch_size: unknown key. In fastft it is training.per_device_train_batch_size"
     )
+
+
+@pytest.mark.parametrize("key", ["api_key", "hf_tok", "my_password", "OPENAI_API_KEY"])
+def test_a_secret_under_an_unknown_key_is_called_one(faults_of: FaultsOf, key: str) -> None:
+    (fault,) = faults_of(f"training:\n  {key}: abc\n")
+    assert fault.hint == "A secret has no place in a recipe; give it by a variable such as HF_TOKEN"
+    assert "abc" not in str(fault)
+
+
+def test_names_that_anyone_uses_tell_of_no_tool(write: Callable[[str], Path]) -> None:
+    text = "model: {name: fastft/tiny}\ntraining: {lr: 1e-4, batch_size: 4, epochs: 1}\n"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(text))
+    assert "reads like" not in caught.value.hint
+    hints = {fault.where: fault.hint for fault in caught.value.faults}
+    assert hints["recipe.yaml:1 model.name"] == "In fastft it is model.model_name"
