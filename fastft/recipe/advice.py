@@ -16,9 +16,8 @@ from fastft.recipe.suggest import listed, nearest
 from fastft.recipe.training_arguments import settable
 from fastft.trainers import METHODS, find_method
 
-_SECRET = re.compile(
-    r"(api|access|private|secret)_?key$|secret$|passw(or)?d$|(hf|hub|auth|access|api)_?tok(en)?$", re.I
-)
+_SECRET = re.compile(r"(api|access|private|secret)_?key$|secret$|passw(or)?d$|(hf|hub|auth|api)_?tok(en)?$", re.I)
+_ANYONES = {"batch_size", "dataset", "epochs", "lr", "name", "optimizer", "seed"}  # names that tell of no tool
 _EXAMPLES: Mapping[KeyPath, str] = {
     ("model", "model_name"): "For example model_name: unsloth/Qwen3-4B-Instruct-2507-unsloth-bnb-4bit",
     ("data", "path"): "For example path: my_chats.jsonl",
@@ -108,7 +107,7 @@ def whole_recipe(tree: Mapping[str, Any]) -> str:
     keys = {*tree, *(key for section in tree.values() if isinstance(section, Mapping) for key in section)}
     counts = {tool: len(keys & table.keys()) for tool, table in TOOLS.items()}
     tool = max(counts, key=lambda name: counts[name])
-    others = {key for name, table in TOOLS.items() if name != tool for key in table}
-    if counts[tool] < 3 or keys & TOOLS[tool].keys() <= others:  # names that anyone uses tell of nobody
+    others = {*_ANYONES, *(key for name, table in TOOLS.items() if name != tool for key in table)}
+    if counts[tool] < 3 or keys & TOOLS[tool].keys() <= others:
         return ""
     return f"This reads like a recipe for {tool}. recipes/qlora_chat.yaml shows the same job as a fastft recipe."
