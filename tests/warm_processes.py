@@ -11,12 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.forked_command import become_command
 
 
 @dataclass
@@ -101,38 +102,12 @@ def _import_everything() -> None:
 
 def _begin(job: dict[str, Any]) -> int:
     pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
+    if pid == 0:
         os.environ.update(job["environment"])
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whatever a shell had set
             signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
-        for descriptor, path, flags in (
-            (0, os.devnull, os.O_RDONLY),
-            (1, job["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-        ):
-            os.dup2(os.open(path, flags, 0o644), descriptor)
-        os.dup2(1, 2)
-        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in enumerate(("r", "w", "w")))
-        code = _command(job["arguments"])
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return 0
-
-
-def _command(arguments: list[str]) -> int:
-    from fastft.cli import main
-
-    try:
-        main(arguments, prog_name="fastft")
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+        become_command(job["arguments"], Path(os.devnull), Path(job["output"]))
+    return pid
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
-import traceback
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastft.errors import FastftError
+from tests.forked_command import become_command
 
 _MOST = 60_000  # characters that a command may print
 _OBEYED = "\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # by a terminal, unseen
@@ -33,10 +32,13 @@ def run_forked(arguments: Sequence[object], folder: Path, said: str = "") -> tup
     Whatever ends this process's waiting ends the command and what it started.
     """
     output, given = folder / ".output", folder / ".input"
+    output.unlink(missing_ok=True)
     given.write_text(said)
     pid = os.fork()
     if pid == 0:
-        _be_command([str(word) for word in arguments], folder, given, output)
+        os.setsid()
+        os.chdir(folder)
+        become_command([str(word) for word in arguments], given, output)
     try:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     except BaseException:
@@ -44,29 +46,6 @@ def run_forked(arguments: Sequence[object], folder: Path, said: str = "") -> tup
         os.waitpid(pid, 0)
         raise
     return status, output.read_bytes().decode("utf-8", "backslashreplace")
-
-
-def _be_command(arguments: list[str], folder: Path, given: Path, output: Path) -> None:
-    """Never returns."""
-    code = 1
-    try:
-        os.setsid()
-        os.chdir(folder)
-        for number, path, flags in ((0, given, os.O_RDONLY), (1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)):
-            os.dup2(os.open(path, flags, 0o644), number)
-        os.dup2(1, 2)
-        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(os.dup(n), mode) for n, mode in enumerate("rww"))
-        from fastft.cli import main
-
-        main(arguments, prog_name="fastft")
-    except SystemExit as end:
-        code = int(end.code or 0)
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def require_clear(status: int, text: str, names: Sequence[str]) -> None:
