@@ -32,6 +32,7 @@ _PUBLIC = {
     "ChatSession": "fastft.chat",
     "serve": "fastft.serving",
     "replay": "fastft.replaying",
+    "status": "fastft.standing",
     "FastftError": "fastft.errors",
 }
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "load_recipe",
     "replay",
     "serve",
+    "status",
     "train",
     "verify",
 ]
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from fastft.replaying import replay
     from fastft.run import Run
     from fastft.serving import serve
+    from fastft.standing import status
     from fastft.training import train
     from fastft.trl_api.callbacks import CheckpointCallback, ValidationCallback, WandbCallback
     from fastft.trl_api.configs import (

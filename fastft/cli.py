@@ -19,6 +19,7 @@ from fastft.cli_export import export
 from fastft.cli_plan import plan
 from fastft.cli_preview import preview
 from fastft.cli_profile import profile
+from fastft.cli_status import status
 from fastft.errors import FastftError, printable
 from fastft.redaction import redact
 
@@ -129,6 +130,7 @@ def main(traceback: bool) -> None:
       fastft plan   recipes/quickstart.yaml     what it will take: memory, time, disk, on any device
       fastft preview recipes/quickstart.yaml    what is learned, token by token
       fastft train  recipes/quickstart.yaml     train, export, verify
+      fastft status runs/quickstart             is it training, did it die, how far is it
       fastft chat   runs/quickstart             talk to it
       fastft export runs/quickstart --quantization q4_k_m
       fastft verify runs/quickstart             is every export still what was trained?
@@ -271,3 +273,4 @@ main.add_command(preview)
 main.add_command(profile)
 main.add_command(evaluate_command)
 main.add_command(serve)
+main.add_command(status)

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fastft.errors import printable
 from fastft.evals.results import summaries
 from fastft.run import Run
 from fastft.run_files import has_passed, proof_notes
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from fastft.checking import CheckReport
     from fastft.evaluation import Answer, Evaluation
     from fastft.planning.plan import Plan
+    from fastft.standing import Standing
 
 _LABEL_WIDTH = 9
+_LINES = 8  # of the history that are shown
 _WORSE = (
     "! held-out rows are less likely to the model than before training: a lower learning_rate, fewer epochs, or "
     "held-out rows that resemble the others are what to try"
@@ -167,12 +170,39 @@ def rates(training: Mapping[str, Any]) -> str:
 
 def closing(directory: Path) -> RenderableType:
     """Where everything of a run, or of an adapter's folder, lies and what to do next."""
-    exports = sorted(path.parent for path in directory.glob("exports/*/export.json"))
     facts = [("run" if (directory / "recipe.yaml").is_file() else "adapter", _short(directory))]
-    facts += [("export", f"{_short(folder)} · {_verdict(folder)}") for folder in exports]
+    facts += [("export", f"{_short(folder)} · {_verdict(folder)}") for folder in _exports(directory)]
     facts += [("eval", line) for line in summaries(directory)]
     facts.append(("next", _next(directory)))
     return _facts(facts)
+
+
+def standing(told: Standing) -> RenderableType:
+    """How a run stands, what became of it lately, and what to do next."""
+    from fastft.standing import in_words
+
+    facts = [("run", _short(told.run)), ("state", f"{told.state}: {told.told}")]
+    if told.steps:
+        loss = "" if told.loss is None else f" · loss {told.loss:.3f}"
+        facts.append(("step", f"{told.step:,} of {told.steps:,}{loss}"))
+    if not Run(told.run).finished:
+        where = f"the checkpoint after step {told.goes_on_from:,}" if told.goes_on_from else "the first step"
+        facts.append(("goes on", f"from {where}"))
+    facts += [("damaged", printable(reason)) for reason in told.damaged]
+    facts += [("history" if at == 0 else "", in_words(line)) for at, line in enumerate(told.history[-_LINES:])]
+    facts += [("export", f"{_short(folder)} · {_verdict(folder)}") for folder in _exports(told.run)]
+    facts.append(("next", _next(told.run) if told.state == "finished" else _go_on(told)))
+    return _facts(facts)
+
+
+def _go_on(told: Standing) -> str:
+    if told.state == "running":
+        return "wait for it; SIGTERM or Ctrl-C end it with a checkpoint"
+    return f"fastft train {_short(told.run)} --resume"
+
+
+def _exports(directory: Path) -> list[Path]:
+    return sorted(path.parent for path in directory.glob("exports/*/export.json"))
 
 
 def _next(directory: Path) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastft.checkpoints import whole_checkpoint
+from fastft import status
+from fastft.checkpoints import step_of, whole_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +117,9 @@ def test_killed_at_once_it_goes_on_from_the_last_whole_checkpoint(recipe: Path, 
     process.communicate()
     newest = whole_checkpoint(run / "checkpoints")
     assert newest is not None
+    assert (status(run).state, status(run).goes_on_from) == ("died", step_of(newest))
     (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:-9])
+    assert 0 < status(run).goes_on_from < step_of(newest)
     said = _train(recipe, run)
     assert f"{newest.name} is damaged and passed over: optimizer.pt has" in " ".join(said.split())
     assert "going on from step" in said
