@@ -71,12 +71,13 @@ def export_names(exports: Path) -> list[str]:
 def _verify(trained: Trained, folder: Path, kind: str, samples: int, started: float) -> Verification:
     from fastft.proof.classifier import classifier_checks
     from fastft.proof.files import files_check
-    from fastft.proof.reference import reference_for
+    from fastft.proof.reference import made_in, reference_for
 
     if trained.source.classifies:
         against, checks = "the trained reward model", classifier_checks(trained, folder, kind, samples)
     else:
-        against, checks = _checks(reference_for(trained, samples), trained, folder, kind)
+        dtype = None if kind in ("adapter", "gguf_lora") else made_in(folder)
+        against, checks = _checks(reference_for(trained, samples, dtype), trained, folder, kind)
     found = (files_check(folder), *_until_it_breaks(checks, folder))
     return Verification(folder.name, folder, against, found, time.perf_counter() - started)
 

@@ -64,6 +64,14 @@ def test_result_is_written_beside_the_export(faithful: Path) -> None:
     assert written["checks"][1] == {"name": "loads", "value": "yes", "threshold": "yes", "passed": True, "detail": ""}
 
 
+def test_a_gguf_is_compared_with_a_merge_of_its_own_type(run: Path) -> None:
+    """The merged export may have been made again in another type since."""
+    small_model.edit_json(run / MERGED / "export.json", made_from={"dtype": "float16"})
+    verification = verify_export(run, "gguf-f16")
+    assert failed(verification) == {}
+    assert verification.reference == "PEFT's merge of the trained model"
+
+
 def test_gguf_alone_is_compared_with_peft_s_own_merge(run: Path) -> None:
     shutil.rmtree(run / MERGED)
     (verification,) = verify_run(run)

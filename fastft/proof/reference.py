@@ -59,25 +59,29 @@ class Reference:
         return [probe for probe in self.probes if probe.messages]
 
 
-def reference_for(trained: Trained, samples: int) -> Reference:
-    """The reference. The last one is kept, and used again unless a file that it stands on has changed."""
-    key = (str(trained), samples, _signature(trained))
+def reference_for(trained: Trained, samples: int, dtype: DtypeName | None = None) -> Reference:
+    """The reference, its merged model in `dtype`, by default that of the merged export (or of any).
+
+    The last one is kept, and used again unless a file that it stands on has changed.
+    """
+    dtype = dtype or _merged_dtype(trained.exports)
+    key = (str(trained), samples, dtype, _signature(trained))
     if key not in _kept:
         _kept.clear()
-        _kept[key] = _reference(trained, samples)
+        _kept[key] = _reference(trained, samples, dtype)
     return _kept[key]
 
 
 _kept: dict[tuple[Any, ...], Reference] = {}
 
 
-def _reference(trained: Trained, samples: int) -> Reference:
+def _reference(trained: Trained, samples: int, dtype: DtypeName) -> Reference:
     base = trained.source.base().folder
     own = trained.source.folder
     tokenizer = ChatTokenizer.load(own if (own / "tokenizer_config.json").is_file() else base)
     positions = read_text_config(base).get("max_position_embeddings") or MAX_TOKENS + _MORE
     probes = load_probes(trained.heldout, tokenizer, samples, positions)
-    measured, merged = _measure_trained(trained, base, probes, tokenizer)
+    measured, merged = _measure_trained(trained, base, probes, tokenizer, dtype)
     if isinstance(merged, WeightReport):
         merged = _measure_folder(trained.exports / MERGED.name, probes, tokenizer, measured, merged)
     return Reference(tokenizer, probes, base, measured, merged)
@@ -92,7 +96,7 @@ def _signature(trained: Trained) -> tuple[Any, ...]:
 
 
 def _measure_trained(
-    trained: Trained, base: Path, probes: list[Probe], tokenizer: ChatTokenizer
+    trained: Trained, base: Path, probes: list[Probe], tokenizer: ChatTokenizer, dtype: DtypeName
 ) -> tuple[Measured, Merged | WeightReport | ModelError]:
     """The trained model, and while it is loaded what of the merged one needs it."""
     model = TextModel.load(base, trained.source.folder if trained.source.is_adapter else None)
@@ -100,9 +104,8 @@ def _measure_trained(
     stops = trained_stops(tokenizer)
     try:
         measured = measure_reference(Transformers(model, stops), probes, tokenizer, dtype=model.dtype)
-        if merged_folder.is_dir():
+        if merged_folder.is_dir() and dtype == _merged_dtype(trained.exports):  # another was made from another merge
             return measured, _weights(model, trained.source.before_training().folder, merged_folder)
-        dtype = _merged_dtype(trained.exports)
         left = rounding_report(model, open_weights(trained.source.before_training().folder), dtype)
         model.merge(dtype)
         comparison = _comparison(measured)
@@ -167,7 +170,14 @@ class Transformers:
 
 
 def _merged_dtype(exports: Path) -> DtypeName:
-    """The 16-bit type the exports were made in, as their export.json says."""
-    for path in sorted(exports.glob("*/export.json")):
-        return read_export(path.parent)["made_from"].get("dtype", "bfloat16")
+    """The 16-bit type of the merged export or, where there is none, of any, as their export.json say."""
+    for path in (exports / MERGED.name / "export.json", *sorted(exports.glob("*/export.json"))):
+        if path.is_file():
+            return made_in(path.parent) or "bfloat16"
     return "bfloat16"
+
+
+def made_in(export: Path) -> DtypeName | None:
+    """The 16-bit type that the export in the folder was made in, where its export.json says one of these."""
+    dtype = read_export(export)["made_from"].get("dtype") if (export / "export.json").is_file() else None
+    return "float16" if dtype == "float16" else "bfloat16" if dtype == "bfloat16" else None
