@@ -264,18 +264,12 @@ def _schedule_warnings(arguments: Mapping[str, Any], plan: Plan, given: Mapping[
             f"training.warmup_steps is {warmup:g} and there are {plan.steps:,} steps: the learning rate "
             f"{arguments['learning_rate']:g} will never be reached"
         )
-    answers = int(arguments.get("num_generations") or 1)
-    passes = plan.steps * _sequences_a_step(arguments) / max(1, plan.sequences * answers)
-    if passes > _MANY_PASSES:
+    if plan.epochs > _MANY_PASSES:
         warnings.append(
-            f"{plan.steps:,} steps are {passes:,.0f} passes over {plan.sequences:,} sequences: the model will learn "
-            "them by heart; lower training.max_steps or training.num_train_epochs"
+            f"{plan.steps:,} steps are {plan.epochs:,.0f} passes over {plan.sequences:,} sequences: the model will "
+            "learn them by heart; lower training.max_steps or training.num_train_epochs"
         )
     return warnings
-
-
-def _sequences_a_step(arguments: Mapping[str, Any]) -> int:
-    return int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
 
 
 def _room_warnings(plan: Plan, device: Device, output_dir: Path, recipe: Recipe) -> list[str]:

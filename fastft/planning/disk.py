@@ -19,14 +19,21 @@ _SURE = 0.9  # share of the estimate below which a run can't come to its end
 
 
 def plan_disk(
-    recipe: Recipe, arguments: Mapping[str, Any], *, parameters: int, trainable: int, states: float, steps: int
+    recipe: Recipe,
+    arguments: Mapping[str, Any],
+    *,
+    parameters: int,
+    trainable: int,
+    states: float,
+    steps: int,
+    epochs: float,
 ) -> dict[str, int]:
     """Bytes by what they are for. `states` are the optimiser's bytes, `trainable` parameters are in 32 bits.
 
     The next checkpoint is one more than is kept: the oldest goes once the newest is whole.
     """
     tokenizer = _tokenizer_bytes(recipe)
-    weights, kept = 4 * trainable, _checkpoints(arguments, steps)
+    weights, kept = 4 * trainable, _checkpoints(arguments, steps, epochs)
     disk = {}
     if kept:
         each = int(weights + states + tokenizer + _STATE)
@@ -78,7 +85,7 @@ def _tokenizer_bytes(recipe: Recipe) -> int:
     return sum(path.stat().st_size for path in folder.glob("*token*") if path.is_file())
 
 
-def _checkpoints(arguments: Mapping[str, Any], steps: int) -> int:
+def _checkpoints(arguments: Mapping[str, Any], steps: int, epochs: float) -> int:
     """Checkpoints that lie there in the end; the best one may stay beside the last ones."""
     strategy = str(arguments.get("save_strategy", "steps"))
     if strategy == "no":
@@ -86,7 +93,7 @@ def _checkpoints(arguments: Mapping[str, Any], steps: int) -> int:
     every = float(arguments.get("save_steps") or 500)
     made = math.ceil(steps / max(1.0, every if every >= 1 else every * steps))
     if strategy == "epoch":
-        made = math.ceil(float(arguments.get("num_train_epochs") or 1))
+        made = math.ceil(epochs)
     limit = arguments.get("save_total_limit")
     best = int(bool(arguments.get("load_best_model_at_end")))
     return min(made, int(limit) + best) if limit else made

@@ -12,6 +12,7 @@ from fastft.planning.memory import Memory, largest_in_flight, plan_memory, state
 from fastft.planning.time import Seconds, plan_seconds
 from fastft.planning.work import Work, checkpointing_of
 from fastft.trainers.defaults import steps_of
+from fastft.trainers.epochs import epochs_of, passes
 
 if TYPE_CHECKING:
     from fastft.planning.shape import Shape
@@ -35,6 +36,7 @@ class Plan:
     memory: int
     packing_efficiency: float | None = None  # share of the packs' positions that hold a token
     epochs: float = 0.0
+    trained_tokens: int = 0  # of all steps; in `tokens` a row counts once
     parts: Memory | None = None
     largest_batch: int | None = None
     longest_sequence: int | None = None
@@ -61,9 +63,10 @@ class Plan:
 def make_plan(shape: Shape | None, recipe: Recipe, arguments: Mapping[str, Any], work: Work, card: Card) -> Plan:
     """The plan of a recipe whose arguments are complete, on a card (or the CPU)."""
     steps = steps_of({"num_train_epochs": 1, **arguments}, work.sequences)
-    epochs = epochs_of(arguments, work, steps)
+    epochs, fed = epochs_of(arguments, work.sequences, steps), passes(arguments, work.sequences, steps)
+    trained = round(work.tokens * fed)
     if shape is None:
-        return Plan(0, 0, work.tokens, work.sequences, steps, 0, work.packing_efficiency, epochs, work=work)
+        return Plan(0, 0, work.tokens, work.sequences, steps, 0, work.packing_efficiency, epochs, trained, work=work)
     trainable = trained_parameters(shape, recipe.lora)
     memory = memory_of(shape, recipe, arguments, work, card)
     states = state_bytes(shape, recipe.lora, str(arguments["optim"]), on_cpu=card.is_cpu)
@@ -78,24 +81,24 @@ def make_plan(shape: Shape | None, recipe: Recipe, arguments: Mapping[str, Any],
         memory=memory.total,
         packing_efficiency=work.packing_efficiency,
         epochs=epochs,
+        trained_tokens=trained,
         parts=memory,
         largest_batch=largest,
         longest_sequence=longest,
         seconds=plan_seconds(
-            shape, recipe, work, arguments, card, steps=steps, epochs=epochs, checkpointing=checkpointing
+            shape, recipe, work, arguments, card, steps=steps, epochs=epochs, passes=fed, checkpointing=checkpointing
         ),
-        disk=plan_disk(recipe, arguments, parameters=shape.parameters, trainable=trainable, states=states, steps=steps),
+        disk=plan_disk(
+            recipe,
+            arguments,
+            parameters=shape.parameters,
+            trainable=trainable,
+            states=states,
+            steps=steps,
+            epochs=epochs,
+        ),
         work=work,
     )
-
-
-def epochs_of(arguments: Mapping[str, Any], work: Work, steps: int) -> float:
-    """Passes over the data that so many steps are."""
-    per_step = int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
-    passed = steps * per_step / max(1, work.sequences * int(arguments.get("num_generations") or 1))
-    if int(arguments.get("max_steps", -1)) > 0:
-        return passed
-    return float(arguments.get("num_train_epochs") or 1)
 
 
 def memory_of(

@@ -80,7 +80,7 @@ def _rows(checked: CheckReport, planned: Sequence[Planned]) -> Iterator[tuple[st
     yield "epochs", lambda each: f"{each.plan.epochs:.3g}"
     yield (
         "prompt tokens" if checked.plan.work and checked.plan.work.written else "tokens",
-        lambda each: f"{round(each.plan.tokens * each.plan.epochs):,}",
+        lambda each: f"{each.plan.trained_tokens:,}",
     )
     if all(each.plan.parts for each in planned):
         yield "time, at least", lambda each: _time(each, 0)

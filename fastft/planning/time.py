@@ -42,18 +42,19 @@ def plan_seconds(
     *,
     steps: int,
     epochs: float,
+    passes: float,
     checkpointing: Checkpointing,
 ) -> Seconds | None:
-    """The range of seconds, or None for a device of which only the memory is known."""
+    """The range of seconds, or None for a device of which only the memory is known. The data is fed `passes` times."""
     rate = rates(card, shape)
     if rate is None:
         return None
     micro_batches = steps * int(arguments["gradient_accumulation_steps"])
-    operations = step_operations(shape, recipe, work, checkpointing) * _fed(work, arguments, epochs)
+    operations = step_operations(shape, recipe, work, checkpointing) * _fed(work, arguments, passes)
     each = micro_batch_seconds(shape, recipe, card, checkpointing)
     written = _writing(shape, recipe, work, arguments, card, steps)
     training = _each(lambda end: operations / rate[end] + micro_batches * each[1 - end] + written[1 - end])
-    evaluation = _evaluating(shape, recipe, work, arguments, card, rate, steps)
+    evaluation = _evaluating(shape, recipe, work, card, rate, _evaluations(arguments, steps, epochs))
     return Seconds(training, evaluation, (training[0] / steps, training[1] / steps))
 
 
@@ -92,12 +93,12 @@ def micro_batch_seconds(shape: Shape, recipe: Recipe, card: Card, checkpointing:
     return (dequantised + host[0] * shape.layers, dequantised + host[1] * shape.layers)
 
 
-def _fed(work: Work, arguments: Mapping[str, Any], epochs: float) -> float:
+def _fed(work: Work, arguments: Mapping[str, Any], passes: float) -> float:
     """How often the data's operations are done; with answers to each prompt, once for each."""
     if not work.written:
-        return epochs
+        return passes
     whole = (work.tokens / max(1, work.documents) + work.written) / max(1.0, work.tokens / max(1, work.documents))
-    return epochs * int(arguments["num_generations"]) * int(arguments.get("num_iterations") or 1) * whole
+    return passes * int(arguments["num_generations"]) * int(arguments.get("num_iterations") or 1) * whole
 
 
 def _writing(shape: Shape, recipe: Recipe, work: Work, arguments: Mapping[str, Any], card: Card, steps: int) -> Range:
@@ -120,11 +121,11 @@ def _token_seconds(shape: Shape, recipe: Recipe, card: Card) -> Range:
 
 
 def _evaluating(
-    shape: Shape, recipe: Recipe, work: Work, arguments: Mapping[str, Any], card: Card, rate: Range, steps: int
+    shape: Shape, recipe: Recipe, work: Work, card: Card, rate: Range, between: int
 ) -> Range:
-    """Loss and answers before and after, and the loss again as often as `eval_strategy` says."""
+    """Loss and answers before and after, and the loss `between` times more."""
     forward = 2 * (shape.computed + shape.head) * work.held_out
-    times = 2 + _evaluations(arguments, steps)
+    times = 2 + between
     batches = math.ceil(work.answers / 32)
     token = _token_seconds(shape, recipe, card)
     wait = batches * work.answer_tokens * 2
@@ -134,12 +135,13 @@ def _evaluating(
     )
 
 
-def _evaluations(arguments: Mapping[str, Any], steps: int) -> int:
+def _evaluations(arguments: Mapping[str, Any], steps: int, epochs: float) -> int:
+    """How often `eval_strategy` has the loss evaluated while training."""
     strategy = str(arguments.get("eval_strategy", "no"))
     if strategy == "steps":
         every = float(arguments.get("eval_steps") or arguments.get("logging_steps") or 500)
         return int(steps // max(1, every if every >= 1 else every * steps))
-    return math.ceil(float(arguments.get("num_train_epochs") or 1)) if strategy == "epoch" else 0
+    return math.ceil(epochs) if strategy == "epoch" else 0
 
 
 def _each(of: Any) -> Range:

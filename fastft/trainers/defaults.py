@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastft.recipe.trl_config import config_fields
-from fastft.trainers.groups import batch_sizes, steps_an_epoch
+from fastft.trainers.epochs import steps_an_epoch
+from fastft.trainers.groups import batch_sizes
 from fastft.trainers.method import Default, Method
 from fastft.trainers.micro_batch import Room, choose_micro_batch
 
@@ -100,10 +101,7 @@ def steps_of(arguments: Mapping[str, Any], sequences: int) -> int:
     """Optimiser steps of a training on so many sequences, or prompts where the model writes several answers to each."""
     if int(arguments.get("max_steps", -1)) > 0:
         return int(arguments["max_steps"])
-    if arguments.get("num_generations"):
-        return max(1, math.ceil(steps_an_epoch(arguments, sequences) * float(arguments["num_train_epochs"])))
-    per_step = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
-    return max(1, math.ceil(math.ceil(sequences / per_step) * float(arguments["num_train_epochs"])))
+    return max(1, math.ceil(steps_an_epoch(arguments, sequences) * float(arguments["num_train_epochs"])))
 
 
 def _learning_rate(parameters: int, lora: bool, method: Method) -> tuple[float, str]:

@@ -65,12 +65,11 @@ def prompts_at_a_time(arguments: Mapping[str, Any]) -> int:
     return generation_batch(arguments) // int(arguments["num_generations"])
 
 
-def steps_an_epoch(arguments: Mapping[str, Any], prompts: int) -> int:
-    """Optimiser steps of one pass over the prompts, as TRL's RepeatSampler and transformers' Trainer make them."""
+def batches_an_epoch(arguments: Mapping[str, Any], prompts: int) -> int:
+    """Micro-batches of one pass over the prompts, as TRL's RepeatSampler makes them."""
     steps_a_batch = generation_batch(arguments) // int(arguments["per_device_train_batch_size"])
     rounds = prompts // prompts_at_a_time(arguments)
-    batches = rounds * steps_a_batch * int(arguments.get("num_iterations") or 1)
-    return max(1, math.ceil(batches / int(arguments["gradient_accumulation_steps"])))
+    return rounds * steps_a_batch * int(arguments.get("num_iterations") or 1)
 
 
 def longest_answers(arguments: Mapping[str, Any]) -> dict[str, Any]:

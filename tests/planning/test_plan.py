@@ -12,7 +12,7 @@ import pytest
 
 from fastft.planning.advice import remedies
 from fastft.planning.cards import CARDS, Card
-from fastft.planning.plan import epochs_of, make_plan, memory_of
+from fastft.planning.plan import make_plan, memory_of
 from fastft.planning.shape import Shape
 from fastft.planning.time import micro_batch_seconds
 from fastft.planning.work import Work, pairs_of
@@ -40,7 +40,25 @@ def recipe(**sections: Any) -> Any:
 def test_steps_epochs_and_tokens() -> None:
     plan = make_plan(LLAMA_8B, recipe(), ARGUMENTS, WORK, CARDS["H100"])
     assert (plan.steps, plan.epochs, plan.tokens, plan.sequences) == (250, 2.0, 500_000, 1000)
-    assert epochs_of({**ARGUMENTS, "max_steps": 25}, WORK, 25) == 0.2
+    short = make_plan(LLAMA_8B, recipe(), {**ARGUMENTS, "max_steps": 25}, WORK, CARDS["H100"])
+    assert (short.epochs, short.trained_tokens) == (0.2, 100_000)
+
+
+def test_a_step_of_an_epoch_that_is_not_full_is_a_step() -> None:
+    work = replace(WORK, documents=44, sequences=44, tokens=1283)
+    given = {**ARGUMENTS, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_steps": 24}
+    plan = make_plan(LLAMA_8B, recipe(), given, work, CARDS["H100"])
+    assert (plan.steps, plan.epochs, plan.trained_tokens) == (24, 4.0, 4 * 1283)
+    dropped = make_plan(LLAMA_8B, recipe(), {**given, "dataloader_drop_last": True}, work, CARDS["H100"])
+    assert (dropped.epochs, dropped.trained_tokens) == (4.8, round(24 * 8 / 44 * 1283))
+    accumulated = make_plan(LLAMA_8B, recipe(), {**given, "gradient_accumulation_steps": 4}, work, CARDS["H100"])
+    assert (accumulated.epochs, accumulated.trained_tokens) == (12.0, 12 * 1283)
+
+
+def test_checkpoints_by_epochs_are_those_of_max_steps() -> None:
+    given = {**ARGUMENTS, "save_strategy": "epoch", "save_total_limit": None, "max_steps": 500}
+    disk = make_plan(LLAMA_8B, recipe(), given, WORK, CARDS["H100"]).disk
+    assert disk["checkpoints"] == 4 * disk["next checkpoint"]  # 125 steps are an epoch
 
 
 def test_what_the_recipe_takes_is_a_point_of_the_same_plan() -> None:
