@@ -50,19 +50,15 @@ def export(
       fastft export runs/quickstart --format merged_16bit --format hub --hub-model-id me/my-model
     """
     from fastft import report
+    from fastft.errors import VerificationError
     from fastft.exporting import export as export_it
     from fastft.user_console import user_console
 
     console = user_console()
-    export_it(
-        target,
-        formats,
-        quantization,
-        dtype=dtype,
-        base=base,
-        hub_model_id=hub_model_id,
-        overwrite=overwrite,
-        verify=False if no_verify else None,
-        console=console,
-    )
+    asked = {"dtype": dtype, "base": base, "hub_model_id": hub_model_id, "overwrite": overwrite}
+    try:
+        export_it(target, formats, quantization, **asked, verify=False if no_verify else None, console=console)
+    except VerificationError:
+        console.print(report.closing(target.absolute()))
+        raise
     console.print(report.closing(target.absolute()))

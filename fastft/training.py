@@ -18,7 +18,7 @@ from fastft.bad_steps import BadSteps
 from fastft.checking import CheckReport, check
 from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.disk_space import disk_told
-from fastft.errors import TrainingError
+from fastft.errors import TrainingError, VerificationError
 from fastft.heartbeat import Heartbeat, alone_in_run
 from fastft.history import History, history_of
 from fastft.host_memory import asking_for_no_more, loading_from, refreshing_callback, require_address_space
@@ -90,7 +90,11 @@ def train(
     with disk_told(output):
         run = resumed or Run.create(output, checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
-    _train_and_export(run, going_on, checked, console, startup, insists=bool(resume))
+    try:
+        _train_and_export(run, going_on, checked, console, startup, insists=bool(resume))
+    except VerificationError:  # which exports did pass is told, too
+        console.print(report.closing(run.directory))
+        raise
     console.print(report.closing(run.directory))
     return run
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastft.disk_space import free_in_words, in_words, is_full
 from fastft.errors import ExportError, FastftError, VerificationError
@@ -28,6 +29,9 @@ from fastft.exporters.workbench import MERGED, Target, Workbench, require_space
 from fastft.files import folder_hashes, is_alive, write_json
 from fastft.log_file import open_log
 from fastft.run_files import has_passed, read_export
+
+if TYPE_CHECKING:
+    from fastft.verification import Verification
 
 _PR_SET_PDEATHSIG = 1
 _OLD = ".old"  # what the folder of an export is called while another takes its place
@@ -131,16 +135,32 @@ class _Exports:
         if not place.exists() or self.overwrite:
             return False
         if not self._is_whole(target):
-            unknown = not (place / "export.json").is_file()
-            raise ExportError(
-                f"{place} has no export.json, so nothing says what it was made from"
-                if unknown
-                else f"{place} exists and was not made from these weights with these settings, or lacks a file",
-                hint="Replace it with --overwrite, or move it away.",
-            )
+            hint = f"Replace it: {self._again(target)}; or move it away."
+            raise ExportError(f"{place} {self._why_other(place)}", hint=hint)
         if target == MERGED:
             self.bench.merged = place
         return True
+
+    def _why_other(self, place: Path) -> str:
+        """Why the export that is there can't be the one that is asked for."""
+        if not (place / "export.json").is_file():
+            return "has no export.json, so nothing says what it was made from"
+        export = read_export(place)
+        missing = [name for name in export["files"] if not (place / name).is_file()]
+        if missing:
+            return f"is there and lacks {missing[0]}"
+        was, now = export["made_from"].get("dtype"), self.made_from["dtype"]
+        if was != now:
+            return f"is there and was made in {was}; {now} is asked for"
+        return "is there and was made from other weights"
+
+    def _again(self, target: Target, dtype: str | None = None) -> str:
+        """The command that makes the export again, in `dtype` or as now."""
+        words = ["fastft", "export", str(self.exports.parent), "--format", target.format]
+        words += ["--quantization", target.quantization] if target.quantization else []
+        dtype = dtype or self.made_from["dtype"]
+        words += ["--dtype", dtype] if dtype != "bfloat16" else []
+        return shlex.join([*words, "--overwrite"])
 
     def _is_whole(self, target: Target) -> bool:
         """Whether the export stands at its place with all its files, made of these weights with these settings."""
@@ -182,18 +202,23 @@ class _Exports:
             return
         from fastft.verification import verify_one
 
-        failed = []
+        failed: list[tuple[Target, Verification]] = []
         for number, target in enumerate(self.targets):
             if target in made or not has_passed(self.exports / target.name):
                 self.report(f"verify {target.name}", number, len(self.targets))
                 verification = verify_one(self.trained, target.name)
-                failed += [] if verification.passed else [verification]
+                failed += [] if verification.passed else [(target, verification)]
         if failed:
-            raise VerificationError(
-                "\n".join(str(verification) for verification in failed),
-                hint=f"Every check is in {self.exports / failed[0].name / 'verification.json'}. The export was left in "
-                "place; if its files were changed, make it again with --overwrite.",
-            )
+            raise VerificationError("\n".join(str(found) for _, found in failed), hint=self._after(failed))
+
+    def _after(self, failed: list[tuple[Target, Verification]]) -> str:
+        """What to do about exports that aren't what was trained."""
+        proofs = ", ".join(str(self.exports / target.name / "verification.json") for target, _ in failed)
+        rounded = self.made_from["dtype"] == "bfloat16" and any(found.notes for _, found in failed)
+        dtype = "float16" if rounded else None
+        commands = "".join(f"\n  {self._again(target, dtype)}" for target, _ in failed)
+        why = "in a type that keeps more" if rounded else "if their files were changed"
+        return f"Every check is in {proofs}. What was trained is whole. To make them again, {why}:{commands}"
 
 
 def _exporter(name: str) -> Any:

@@ -10,7 +10,7 @@ from fastft.exporters.workbench import MERGED
 from fastft.proof.checks import behaviour_checks
 from fastft.proof.limits import limits_for, looser
 from fastft.proof.reference import Merged, Reference
-from fastft.proof.result import Check
+from fastft.proof.result import MERGE, Check
 from fastft.proof.tokenizers import tokenizer_checks
 from fastft.proof.weights import WeightReport
 
@@ -43,7 +43,7 @@ def merge_check(reference: Reference, merged: Merged, kind: str) -> Check:
     compared = (reference.probes, reference.tokenizer, reference.trained, merged.measured, merged.comparison, limits)
     failed = [check for check in behaviour_checks(*compared) if not check.passed]
     return Check(
-        "merged model",
+        MERGE,
         f"{merged.comparison.kl_mean:.2g} nats (mean KL divergence) from what was trained",
         f"as in {kind}",
         not failed,

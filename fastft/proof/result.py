@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+MERGE = "merged model"  # the check of what an export was made from
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -58,7 +60,9 @@ class Verification:
         """One line for people; with failures, what differs first and what may explain it."""
         if self.passed:
             return f"{self.name}: all {len(self.checks)} checks passed, compared with {self.reference}"
-        lines = [f"{self.name} differs from {self.reference}:", *(f"  {check}" for check in self.failures)]
+        of_merge = {check.name for check in self.failures} == {MERGE}
+        against = "what was trained" if of_merge else self.reference
+        lines = [f"{self.name} differs from {against}:", *(f"  {check}" for check in self.failures)]
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 

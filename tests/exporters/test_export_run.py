@@ -79,10 +79,14 @@ def test_an_export_of_other_weights_is_not_overwritten_unasked(exported: Path, t
     (run / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 1}))
     weights = run / "exports" / "merged_16bit" / "model.safetensors"
     before = sha256_of(weights)
-    with pytest.raises(ExportError, match="merged_16bit exists and was not made from these weights") as error:
+    with pytest.raises(ExportError, match="merged_16bit is there and was made from other weights") as error:
         make(run, MERGED)
-    assert "--overwrite" in error.value.hint
+    assert f"fastft export {run} --format merged_16bit --overwrite" in error.value.hint
     assert sha256_of(weights) == before
+    half = ExportSection.model_validate({"formats": ["merged_16bit"], "dtype": "float16", "verify": False})
+    with pytest.raises(ExportError, match=r"is there and was made in bfloat16; float16 is asked for") as error:
+        make(run, half)
+    assert "--format merged_16bit --dtype float16 --overwrite" in error.value.hint
     make(run, MERGED, overwrite=True)
     assert sha256_of(weights) != before
 
@@ -92,7 +96,7 @@ def test_an_export_that_lacks_a_file_is_neither_kept_nor_built_upon(exported: Pa
     run = tmp_path / "run"
     shutil.copytree(exported, run)
     (run / "exports" / "merged_16bit" / "tokenizer.json").unlink()
-    with pytest.raises(ExportError, match=r"merged_16bit exists and was not made .*, or lacks a file"):
+    with pytest.raises(ExportError, match=r"merged_16bit is there and lacks tokenizer\.json"):
         make(run, MERGED)
     (folder,) = make(run, ExportSection.model_validate({**BF16, "verify": False}), overwrite=True)
     assert sha256_of(folder / "model-bf16.gguf") == sha256_of(exported / "exports" / "gguf-bf16" / "model-bf16.gguf")
