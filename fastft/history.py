@@ -22,9 +22,10 @@ from typing import Any
 from fastft.errors import FastftError, printable
 from fastft.files import write_text
 from fastft.heartbeat import ENDED, Heartbeat
-from fastft.lines import append_lines, keep_until
+from fastft.lines import append_lines, keep_until, last_value
 
 FILE = "history.jsonl"
+METRICS = "metrics.jsonl"
 _FIRST, _LAST = 20, 180  # lines that are kept of a run that was stopped again and again
 _LONGEST = 300  # characters of a reason
 _MOST_BYTES = 1 << 20
@@ -77,7 +78,10 @@ class History:
     def last_end(self) -> str:
         """Why the process before ended, in words; nothing where none did."""
         ends = [line for line in self.lines() if line["what"] in ("stopped", "died")]
-        return f"{ends[-1]['what']} at step {ends[-1]['step']}: {ends[-1].get('why')}" if ends else ""
+        if not ends:
+            return ""
+        heard = ", last heard of" if ends[-1]["what"] == "died" else ""  # a heartbeat is seconds old
+        return f"{ends[-1]['what']}{heard} at step {ends[-1]['step']}: {ends[-1].get('why')}"
 
     def _text(self) -> str:
         return self.path.read_text(encoding="utf-8", errors="replace")
@@ -103,7 +107,9 @@ def history_of(directory: Path, heartbeat: Heartbeat) -> Iterator[History]:
     with suppress(OSError):
         keep_until(history.path, math.inf)  # all but a line that was cut off
     if before and before["state"] not in ENDED and not history.tells_end_of(before["process"]):
-        history.note("died", before["step"], why=_KILLED, doing=before["state"], last_heard=before["time"])
+        dead = {"process": before["process"], "host": before["host"]}
+        step = max(before["step"], last_value(directory / METRICS, "step") or 0)
+        history.note("died", int(step), **dead, why=_KILLED, doing=before["state"], last_heard=before["time"])
     try:
         yield history
     except BaseException as error:
@@ -117,4 +123,4 @@ def _why(error: BaseException) -> str:
         with suppress(ValueError):
             return signal.Signals(getattr(error, "exit_code", 128 + signal.SIGINT) - 128).name
     said = error.message if isinstance(error, FastftError) else f"{type(error).__name__}: {error}"
-    return _STEP.sub("", said)
+    return _STEP.sub("", said.partition("\n")[0])

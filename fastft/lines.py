@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from fastft.disk_space import why_unwritable
 from fastft.errors import TrainingError
 from fastft.files import write_text
+
+_TAIL = 1 << 16  # bytes at the end of a file in which a value is looked for
 
 
 def append_lines(path: Path, *values: Mapping[str, Any]) -> None:
@@ -41,6 +44,21 @@ def _write_whole(descriptor: int, text: bytes) -> None:
         with contextlib.suppress(OSError):  # no file with an end, a pipe, say
             os.ftruncate(descriptor, before)
         raise
+
+
+def last_value(path: Path, key: str) -> float | None:
+    """The number that the last line with one under `key` has; a line that is being written now is passed over."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+            value = json.loads(line)[key]
+            if isinstance(value, int | float) and math.isfinite(value):
+                return float(value)
+    return None
 
 
 def keep_until(path: Path, step: float) -> None:

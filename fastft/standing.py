@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +12,8 @@ from fastft.errors import printable
 from fastft.heartbeat import ENDED, FILE, Heartbeat, is_trained_now, last_beat
 from fastft.history import FILE as HISTORY
 from fastft.history import History
+from fastft.lines import last_value
 from fastft.run import Run
-
-_TAIL = 1 << 16  # bytes at the end of metrics.jsonl in which the last loss is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +49,10 @@ def status(run: Run | Path | str) -> Standing:
     history = History(run.directory / HISTORY, heartbeat)
     living = is_trained_now(run.directory)
     state, told = ("running", last_beat(run.directory)) if living else _ended(run, heartbeat, history)
+    reached = max(heartbeat.step, int(last_value(run.metrics_path, "step") or 0))
     whole = None if run.finished else whole_checkpoint(run.checkpoints, damaged.append)
     return Standing(
-        run.directory, state, told, heartbeat.step, heartbeat.steps, _last_loss(run.metrics_path), step_of(whole),
+        run.directory, state, told, reached, heartbeat.steps, last_value(run.metrics_path, "loss"), step_of(whole),
         tuple(damaged), tuple(history.lines()),
     )  # fmt: skip
 
@@ -67,23 +66,6 @@ def _ended(run: Run, heartbeat: Heartbeat, history: History) -> tuple[str, str]:
     if end := printable(history.last_end().partition("\n")[0]):
         return ("trained" if run.finished else "stopped"), f"it {end}"
     return ("trained", "its exports are missing") if run.finished else ("new", "nothing was trained yet")
-
-
-def _last_loss(metrics: Path) -> float | None:
-    """Of the last point that has one; a line being written at this moment is passed over."""
-    if not metrics.is_file():
-        return None
-    with metrics.open("rb") as file:
-        file.seek(max(0, metrics.stat().st_size - _TAIL))
-        lines = file.read().splitlines()
-    for line in reversed(lines):
-        try:
-            loss = json.loads(line)["loss"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            continue
-        if isinstance(loss, int | float) and not isinstance(loss, bool):
-            return float(loss)
-    return None
 
 
 def in_words(line: Mapping[str, Any]) -> str:

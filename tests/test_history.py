@@ -56,9 +56,11 @@ def test_of_one_that_was_killed_the_next_one_tells(state: str, told: bool, tmp_p
     (tmp_path / HEARTBEAT).write_text(
         json.dumps({**heartbeat, "process": 999999, "state": state, "step": 7, "time": "then"})
     )
+    (tmp_path / "metrics.jsonl").write_text('{"step": 8, "loss": 1.0}\n{"st')  # a heartbeat is seconds old
     _trained(tmp_path, step=9)
     died = [line for line in _lines(tmp_path) if line["what"] == "died"]
-    assert [(line["step"], line["doing"], line["last_heard"]) for line in died] == [(7, state, "then")] * told
+    assert [(line["step"], line["doing"], line["last_heard"]) for line in died] == [(8, state, "then")] * told
+    assert [line["process"] for line in died] == [999999] * told  # not the one that tells of it
 
 
 def test_one_that_said_how_it_ended_is_believed_before_its_heartbeat(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_a_run_says_that_it_was_stopped(tmp_path: Path) -> None:
     with warm_processes() as warm:
         case = Case(warm, tmp_path, "sft")
         run = case.stopped(("begin 3", "SIGTERM"), ("end 8", "SIGKILL"))
-    assert "going on from step 5 (checkpoint-5); it died at step " in " ".join(case.said.split())
+    assert "going on from step 5 (checkpoint-5); it died, last heard of at step " in " ".join(case.said.split())
     lines = _lines(run)
     told = [(line["what"], line["step"], line.get("why", "")) for line in lines if line["what"] != "died"]
     assert told == [
@@ -125,6 +127,6 @@ def test_a_run_says_that_it_was_stopped(tmp_path: Path) -> None:
     assert lines[3]["doing"] == "training"
     assert json.loads((run / "manifest.json").read_text())["history"] == lines[:-1]
     log = (run / "train.log").read_text()
-    assert "went on after step 5; before, it died at step" in log
+    assert "went on after step 5; before, it died, last heard of at step" in log
     whole = [(line["what"], line["step"]) for line in _lines(case.whole)]
     assert whole == [("began", 0), ("trained", STEPS), ("finished", STEPS)]
