@@ -112,7 +112,7 @@ def _complain(error: FastftError) -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), error.message))
+    console.print(Text.assemble("" if error.wanted else ("error: ", "bold red"), error.message))
     for line in error.fault_lines:
         console.print(Text(f"  {line}"))
     if error.hint:
@@ -166,7 +166,7 @@ def train(
     if dry_run:
         from fastft.recipe.overrides import output_dir_override
 
-        _print_check(recipe, (*overrides, *output_dir_override(output_dir)))
+        _print_check(recipe, (*overrides, *output_dir_override(output_dir)), resume=resume)
         return
     from fastft.startup import Startup
 
@@ -211,19 +211,21 @@ def check(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     _print_check(recipe, overrides, as_json=as_json)
 
 
-def _print_check(recipe: Path, overrides: tuple[str, ...], *, as_json: bool = False) -> None:
+def _print_check(
+    recipe: Path, overrides: tuple[str, ...], *, as_json: bool = False, resume: bool | None = None
+) -> None:
     from fastft import report
-    from fastft.checking import check as check_recipe
+    from fastft.foreseen import checked_and_placed
     from fastft.user_console import user_console
 
-    checked = check_recipe(recipe, overrides)
+    checked, going_on = checked_and_placed(recipe, overrides, resume=resume)
     if as_json:
         facts = {"arguments": dict(checked.arguments), "warnings": list(checked.warnings)}
         facts |= {"data": checked.data.audit.as_dict(), "plan": checked.plan.as_dict()}
         click.echo(json.dumps(facts, indent=2))
         return
     console = user_console()
-    console.print(report.dry_run(checked))
+    console.print(report.dry_run(checked, going_on))
     console.print(checked.data.audit.table())
     console.print("[green]ok[/]")
 

@@ -38,14 +38,15 @@ def opening(checked: CheckReport, run: Run, *, resumed: bool) -> RenderableType:
     return Group(_facts([("fastft", what)]), check_report(checked))
 
 
-def dry_run(checked: CheckReport) -> RenderableType:
-    """What `check` says, and where a run would go."""
+def dry_run(checked: CheckReport, going_on: str | None = None) -> RenderableType:
+    """What `check` says, and where a run would go: the unfinished one that would go on, in words, or a new one."""
     run = Run(Run.next_directory(Path(checked.recipe.output_dir)))
     export = checked.recipe.export
     names = [name for name in export.formats if name != "gguf"]
     names += [f"gguf-{kind}" for kind in export.gguf_types]
     exports = ", ".join(names) or "none; export.formats: [merged_16bit, gguf] makes some, now or later"
-    return Group(check_report(checked), _facts([("exports", exports), ("run", f"would go to {_placed(checked, run)}")]))
+    where = going_on or f"would go to {_placed(checked, run)}"
+    return Group(check_report(checked), _facts([("exports", exports), ("run", where)]))
 
 
 def _placed(checked: CheckReport, run: Run) -> str:

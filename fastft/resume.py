@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,18 @@ from fastft.changes import (
     with_changes,
     without_folders,
 )
-from fastft.checkpoints import save_whole, step_of, whole_checkpoint
+from fastft.checkpoints import newest_step, save_whole, step_of, whole_checkpoint
 from fastft.disk_space import disk_told
-from fastft.errors import DatasetError, RecipeError, TrainingError
+from fastft.errors import DatasetError, FastftError, RecipeError, TrainingError
 from fastft.files import write_json
-from fastft.heartbeat import is_trained_now, last_beat, require_alone
+from fastft.heartbeat import FILE as HEARTBEAT
+from fastft.heartbeat import Heartbeat, is_trained_now, last_beat, require_alone
+from fastft.history import FILE as HISTORY
+from fastft.history import History
 from fastft.lines import keep_where, unreadable_lines
 from fastft.model_files import resolve_model
 from fastft.model_fit import fit_to_model
+from fastft.own_code import described, log_traceback, place_in_own_code
 from fastft.recipe.load import load_recipe
 from fastft.run import Run
 from fastft.run_files import read_audit, read_start
@@ -83,14 +88,15 @@ def unfinished_twin(
     overrides: Sequence[str],
     tell: Callable[[str], None] = lambda _: None,
 ) -> GoingOn | None:
-    """The newest unfinished run of the same recipe that nobody trains now, or None. `tell` is told of one in training.
+    """The newest unfinished run of the same recipe that nobody trains now, or None.
 
     The same but for what doesn't touch the training itself: another length is another run, unless --resume says so.
+    `tell` is told of one in training and, where none goes on, of the newest of another recipe.
     Raises TrainingError if one of the same recipe is being trained now: it would be paid for twice.
     """
     if isinstance(source, str | Path) and Path(source).is_dir():
         return None
-    recipe = load_recipe(source, overrides)
+    recipe, others = load_recipe(source, overrides), []
     for run in Run.all_unfinished(Path(recipe.output_dir)):
         if is_trained_now(run.directory):
             if _of_same_recipe(run, _fitted(recipe)) is not None:
@@ -101,7 +107,24 @@ def unfinished_twin(
             tell(f"{run.directory} is being trained now ({last_beat(run.directory)}); it is left alone")
         elif (going_on := _of_same_recipe(run, _fitted(recipe))) is not None:
             return going_on
+        elif not run.finished:
+            others.append(run)
+    if others:
+        tell(_of_another_recipe(others[0], _fitted(recipe)))
     return None
+
+
+def _of_another_recipe(run: Run, recipe: Recipe) -> str:
+    """Why `run`, which is unfinished, doesn't go on by itself: an edited recipe is easily not meant as another."""
+    try:
+        changes = changes_of(run, recipe)
+    except RecipeError:
+        return f"{run.directory} is unfinished and can't be gone on with by this recipe; a new run begins"
+    listed = [str(change) for change in changes if change.lengthens or change.why_not()]
+    more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+    may = all(change.why_not() is None for change in changes)
+    how = "--resume goes on with it; without, a new run begins" if may else "a new run begins"
+    return f"{run.directory} is unfinished, and its recipe another: {', '.join(listed[:3])}{more}; {how}"
 
 
 def _of_same_recipe(run: Run, recipe: Recipe) -> GoingOn | None:
@@ -200,6 +223,7 @@ def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: 
     save_whole(trainer, after_step.keep, checkpoint)
     trainer.callback_handler.callbacks.insert(1, stopping.callback())  # what looks at a step sees that it is saved
     after_step.attach()
+    stopping.last_words = partial(_last_words, trainer, run)
     stopping.graceful = True
     try:
         with disk_told(run.directory):
@@ -216,8 +240,11 @@ def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: 
     except (
         RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, SafetensorError,
     ) as error:  # fmt: skip
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TrainingError(_stopped(trainer, reason), hint=_how_to_go_on(run)) from error
+        raise _failed(trainer, run, error) from error
+    except Exception as error:
+        if not place_in_own_code(error, run):
+            raise
+        raise _failed(trainer, run, error) from error
     finally:
         stopping.graceful = False
     if stopping.received is not None:
@@ -226,18 +253,37 @@ def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: 
 
 def _ended(trainer: Any, run: Run, why: str, exit_code: int) -> TrainingError:
     error = TrainingError(_stopped(trainer, why), hint=_how_to_go_on(run))
-    error.exit_code = exit_code
+    error.exit_code, error.wanted = exit_code, True
     return error
+
+
+def _last_words(trainer: Any, run: Run, name: str) -> str:
+    """Tell the history of a second signal, which ends the process at once; returns from where the run goes on."""
+    heartbeat, step = Heartbeat.after(run.directory / HEARTBEAT), trainer.state.global_step
+    why, doing = f"{name}, the second signal: ended at once", str(heartbeat.before.get("state", "training"))
+    History(run.directory / HISTORY, heartbeat).note("stopped", step, why=why, doing=doing)
+    newest = newest_step(run.checkpoints)
+    reached = f"from step {newest}" if newest else "from the start (no checkpoint was written yet)"
+    return f"it goes on {reached}: fastft train {run.directory} --resume"
+
+
+def _failed(trainer: Any, run: Run, error: Exception) -> TrainingError:
+    """What `error` says and where in the recipe's own files it arose; its traceback goes to train.log."""
+    logged = "What the libraries said is"
+    if not isinstance(error, FastftError) or place_in_own_code(error, run):
+        log_traceback(error)
+        logged = "The traceback and what the libraries said are"
+    return TrainingError(_stopped(trainer, described(error, run)), hint=_how_to_go_on(run, logged))
 
 
 def _stopped(trainer: Any, reason: str) -> str:
     return f"training stopped at step {trainer.state.global_step} of {trainer.state.max_steps}: {reason}"
 
 
-def _how_to_go_on(run: Run) -> str:
+def _how_to_go_on(run: Run, logged: str = "What the libraries said is") -> str:
     checkpoint = whole_checkpoint(run.checkpoints)
     reached = f"from step {step_of(checkpoint)}" if checkpoint else "from the start (no checkpoint was written yet)"
-    return f"Go on {reached}: fastft train {run.directory} --resume. What the libraries said is in {run.log_path}."
+    return f"Go on {reached}: fastft train {run.directory} --resume. {logged} in {run.log_path}."
 
 
 def _forget_points_after(run: Run, step: int) -> None:

@@ -85,7 +85,14 @@ def test_by_itself_only_what_does_not_touch_the_training(run: Run, recipe: dict[
     assert twin is not None
     assert [str(change) for change in twin.changes] == ["export.formats [] → ['adapter']"]
     assert unfinished_twin(recipe, [where, "training.max_steps=9"]) is None
-    assert unfinished_twin(recipe, [where, "training.learning_rate=0.1"]) is None
+    told: list[str] = []
+    assert unfinished_twin(recipe, [where, "training.learning_rate=0.1"], told.append) is None
+    assert unfinished_twin(recipe, [where, "training.max_steps=9"], told.append) is None
+    assert told == [
+        f"{run.directory} is unfinished, and its recipe another: training.learning_rate 0.005 → 0.1; a new run begins",
+        f"{run.directory} is unfinished, and its recipe another: training.max_steps 6 → 9; "
+        "--resume goes on with it; without, a new run begins",
+    ]
 
 
 def test_by_itself_the_newest_of_the_same_recipe(run: Run, recipe: dict[str, Any]) -> None:
