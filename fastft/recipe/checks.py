@@ -70,7 +70,8 @@ def check_eval_split(value: Any) -> float | int | str | None:
         return value
     if isinstance(value, float) and 0 < value < 1:
         return value
-    raise fault("")
+    number = isinstance(value, (int, float))  # else the hint would be to quote it, and no file or split is called so
+    raise fault("", hint="For example 0.05 for 5 % of the rows, or 100 for so many rows" if number else "")
 
 
 def check_target_modules(value: Any) -> Any:

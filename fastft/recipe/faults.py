@@ -39,7 +39,8 @@ def add_schema_faults(document: Document, error: ValidationError) -> set[KeyPath
         # A required key that stands there under another name is one fault, not two.
         known = path in document.unreadable or (detail["type"] == "missing" and path in meant)
         if not known:
-            document.add(path, *_parts(path, detail, method_of(document.tree)))
+            found, expected, hint = _parts(path, detail, method_of(document.tree))
+            document.add(path, found, expected, _not_checked(path, document.tree, hint))
     return set(details) | meant
 
 
@@ -53,9 +54,24 @@ def _written(document: Document, detail: ErrorDetails) -> KeyPath:
 
 
 def method_of(tree: Any) -> str:
-    """The method a recipe's tree names; supervised fine-tuning where it names none that there is."""
+    """The method a recipe's tree names or, misspelt, must have meant; supervised fine-tuning where there is none."""
     name = tree.get("method") if isinstance(tree, Mapping) else None
-    return name if isinstance(name, str) and name in METHODS else "sft"
+    return meant_method(name) or "sft"
+
+
+def meant_method(name: Any) -> str:
+    """The method that is called so or nearly so, or ""."""
+    if not isinstance(name, str) or name.lower() in FOREIGN_VALUES:
+        return ""
+    return nearest(name, METHODS)
+
+
+def _not_checked(path: KeyPath, tree: Mapping[str, Any], hint: str) -> str:
+    """`hint`, and what must be said beside it where nobody knows which method was meant."""
+    if path != ("method",) or not tree.get("training") or meant_method(tree.get("method")):
+        return hint
+    own = "The fields of training: are the method's and are not checked before it is known"
+    return f"{hint.removesuffix('.')}. {own}" if hint else own
 
 
 def _parts(path: KeyPath, detail: ErrorDetails, method: str) -> tuple[str, str, str]:

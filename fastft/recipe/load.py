@@ -12,7 +12,7 @@ from fastft.errors import Fault, RecipeError
 from fastft.recipe import advice
 from fastft.recipe.contradictions import add_contradictions
 from fastft.recipe.document import Document, KeyPath, from_mapping, plain, reach, read_file
-from fastft.recipe.faults import add_schema_faults
+from fastft.recipe.faults import add_schema_faults, meant_method, method_of
 from fastft.recipe.overrides import apply_overrides
 from fastft.recipe.paths import resolve_paths
 from fastft.recipe.schema import Recipe
@@ -84,15 +84,28 @@ def _validate(document: Document) -> tuple[Recipe, set[KeyPath]]:
     except ValidationError as error:
         at_fault = add_schema_faults(document, error)
     pruned = plain(document.tree)
-    if ("method",) in at_fault:  # what its arguments are is not known then
-        at_fault = at_fault | {("training",)}
+    if ("method",) in at_fault:
+        at_fault = at_fault | _training_of_meant(document)
     for path in at_fault:
         _prune(pruned, path)
     for section, key in _REQUIRED:
         if not isinstance(pruned.get(str(section)), dict):
             pruned[str(section)] = {}
         pruned[str(section)].setdefault(key, "stand/in")
+    pruned["method"] = method_of(document.tree)
     return Recipe.model_validate(pruned), at_fault
+
+
+def _training_of_meant(document: Document) -> set[KeyPath]:
+    """The paths at fault for the method that a misspelt name must mean. Without one, all of `training` counts as such:
+    nothing is known of it."""
+    if not (meant := meant_method(document.tree.get("method"))):
+        return {("training",)}
+    try:
+        Recipe.model_validate({**document.tree, "method": meant})
+    except ValidationError as error:
+        return add_schema_faults(document, error)
+    return set()
 
 
 def _prune(tree: dict[str, Any], path: KeyPath) -> None:
