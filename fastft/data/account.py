@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastft.data.audit import PLACES, Audit, Part, Tally, histogram, quantiles, warnings_of
+from fastft.data.audit import PLACES, Audit, Part, Tally, counted, histogram, quantiles, warnings_of
 from fastft.data.conversation import IGNORE
 from fastft.data.faults import Dropped
 from fastft.data.render import Rendered
@@ -107,7 +107,7 @@ class Account:
         content = self.contents()
         learned = np.unique(content[kept_train])
         leaked = kept_evaluation[np.isin(content[kept_evaluation], learned)]
-        part = self._part(kept_train)
+        part, held_out = self._part(kept_train), self._part(kept_evaluation)
         dropped = {reason: counter.tally() for reason, counter in _by_count(self._dropped)}
         duplicates = len(kept_train) - len(learned)
         leaks = Tally(len(leaked), tuple(place_of(int(index)) for index in leaked[:PLACES]))
@@ -115,7 +115,7 @@ class Account:
             rows=self.rows,
             lost_rows=self.rows - len(kept_train) - len(kept_evaluation),
             train=part,
-            evaluation=self._part(kept_evaluation),
+            evaluation=held_out,
             dropped=dropped,
             notes={what: counter.tally() for what, counter in self._notes.items()},
             duplicates=duplicates,
@@ -124,14 +124,20 @@ class Account:
             examples_sha256=self._examples_sha256(train, evaluation),
             broken=tuple(str(fault) for fault in self.broken),
             sources=dict(self.sources),
-            warnings=(*self._broken_rows(), *warnings_of(part, dropped, duplicates, leaks, facts["max_length"])),
+            warnings=(
+                *self._broken_rows(),
+                *warnings_of(part, held_out, dropped, duplicates, leaks, facts["max_length"]),
+                *_fewer_held_out(len(evaluation), len(kept_evaluation)),
+            ),
             **facts,
         )
 
     def _broken_rows(self) -> Iterator[str]:
         if self.broken:
-            first = "; ".join(str(fault) for fault in self.broken[:PLACES])
-            yield f"{len(self.broken):,} broken rows are passed over (all of them in --json): {first}"
+            are = "is" if len(self.broken) == 1 else "are"
+            more = ", the first:" if len(self.broken) > PLACES else ":"
+            first = "".join(f"\n    {fault}" for fault in self.broken[:PLACES])
+            yield f"{counted(len(self.broken), 'broken row')} {are} passed over (all of them in --json){more}{first}"
 
     def _examples_sha256(self, train: np.ndarray, evaluation: np.ndarray) -> str:
         import numpy as np
@@ -156,6 +162,14 @@ class Account:
             truncated_supervised=int(unlearned.sum()),
             lengths=quantiles(ordered),
             histogram=histogram(ordered),
+        )
+
+
+def _fewer_held_out(chosen: int, kept: int) -> Iterator[str]:
+    if kept < chosen:
+        yield (
+            f"data.eval_split holds out {counted(chosen, 'row')} and only {kept:,} can be evaluated on: "
+            "the others are among those left out"
         )
 
 

@@ -91,10 +91,9 @@ class Audit:
     def summary(self) -> str:
         held_out = f", {self.evaluation.rows:,} held out" if self.evaluation.rows else ""
         lost = f", {self.lost_rows:,} left out" if self.lost_rows else ""
-        return (
-            f"{self.source} ({self.format}): {self.rows:,} rows, {self.train.rows:,} to train on{held_out}{lost}; "
-            f"{self.train.tokens:,} tokens, {self.train.supervised_share:.0%} supervised"
-        )
+        rows = f"{counted(self.rows, 'row')}, {self.train.rows:,} to train on{held_out}{lost}"
+        tokens = f"{counted(self.train.tokens, 'token')}, {self.train.supervised_share:.0%} supervised"
+        return f"{self.source} ({self.format}): {rows}; {tokens}"
 
     def table(self) -> Table:
         from rich.table import Table
@@ -110,17 +109,17 @@ class Audit:
         yield "rows", f"{self.rows:,} read as {self.format}, {self.lost_rows:,} left out"
         if len(self.sources) > 1:
             for source, rows in self.sources.items():
-                yield "  from", f"{source}: {rows:,} rows"
+                yield "  from", f"{source}: {counted(rows, 'row')}"
         for name, part in (("train", self.train), ("evaluation", self.evaluation)):
             if part.examples:
-                yield name, f"{part.rows:,} rows, {part.examples:,} examples"
+                yield name, f"{counted(part.rows, 'row')}, {counted(part.examples, 'example')}"
                 yield (
                     "  tokens",
                     f"{part.tokens:,}, of which {part.supervised:,} supervised ({part.supervised_share:.0%})",
                 )
                 yield "  length", "  ".join(f"{key} {value:,}" for key, value in part.lengths.items())
                 yield "", _bars(part.histogram)
-                cut = f"{part.truncated_examples:,} examples, {part.truncated_tokens:,} tokens"
+                cut = f"{counted(part.truncated_examples, 'example')}, {counted(part.truncated_tokens, 'token')}"
                 yield "  cut at max_length", f"{cut}, {part.truncated_supervised:,} of them supervised"
         yield "duplicates", f"{self.duplicates:,}"
         if self.broken:
@@ -130,6 +129,11 @@ class Audit:
         for note, tally in self.notes.items():
             yield "note", f"{note}: {tally}"
         yield "fingerprint", self.fingerprint[:16]
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 row", "1,700 rows" """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _bars(histogram: Mapping[str, int]) -> str:
@@ -166,15 +170,16 @@ def quantiles(ordered: Sequence[int]) -> dict[str, int]:
 
 
 def warnings_of(
-    train: Part, dropped: Mapping[str, Tally], duplicates: int, leaked: Tally, max_length: int
+    train: Part, evaluation: Part, dropped: Mapping[str, Tally], duplicates: int, leaked: Tally, max_length: int
 ) -> Iterable[str]:
     for reason, found in dropped.items():
         yield f"left out because {reason}: {found}"
-    wanted = train.supervised + train.truncated_supervised
-    if wanted and train.truncated_supervised > _MUCH_CUT * wanted:
-        share = train.truncated_supervised / wanted
-        longest = f"the longest example has {train.lengths['max']:,} tokens"
-        yield f"{share:.0%} of the supervised tokens are cut off at max_length {max_length:,}; {longest}"
+    for where, part in (("", train), (" of the held-out rows", evaluation)):
+        wanted = part.supervised + part.truncated_supervised
+        if wanted and part.truncated_supervised > _MUCH_CUT * wanted:
+            share = part.truncated_supervised / wanted
+            longest = f"the longest example has {part.lengths['max']:,} tokens"
+            yield f"{share:.0%} of the supervised tokens{where} are cut off at max_length {max_length:,}; {longest}"
     if duplicates > _MANY_TWINS * train.rows:
         yield f"{duplicates:,} of {train.rows:,} training rows repeat another one exactly"
     if leaked.count:

@@ -210,6 +210,37 @@ def test_broken_rows_are_passed_over_on_request_counted_and_listed(qwen: ChatTok
     assert (audit.rows, audit.train.rows, audit.lost_rows) == (6, 4, 2)
     assert [text.split(": ")[0] for text in audit.broken] == ["d.jsonl:5", "d.jsonl:6"]
     assert "broken rows" in dict(audit._lines())
+    first, *rest = audit.warnings[0].splitlines()
+    assert first == "2 broken rows are passed over (all of them in --json):"
+    assert rest == [f"    {broken}" for broken in audit.broken]
+
+
+def test_fewer_held_out_than_asked_for_is_told(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", [*pairs(20), *({"prompt": f"{n}?", "completion": ""} for n in range(20))])
+    audit = prepare(path, qwen, eval_split=20).audit
+    assert 0 < audit.evaluation.rows < 20
+    told = f"data.eval_split holds out 20 rows and only {audit.evaluation.rows} can be evaluated on: "
+    assert told + "the others are among those left out" in audit.warnings
+    assert not any("data.eval_split" in warning for warning in prepare(path, qwen).audit.warnings)
+    whole = write(tmp_path / "w.jsonl", pairs(20))
+    assert prepare(whole, qwen, eval_split=4).audit.warnings == ()
+
+
+def test_held_out_rows_that_are_cut_are_told(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(4))
+    other = write(tmp_path / "v.jsonl", [*pairs(1, start=9), {"prompt": "All?", "completion": "every one " * 200}])
+    (warning,) = prepare(path, qwen, max_length=64, eval_split=str(other)).audit.warnings
+    assert "of the supervised tokens of the held-out rows are cut off at max_length 64; the longest example" in warning
+
+
+def test_one_is_no_plural(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(1))
+    audit = prepare(path, qwen).audit
+    assert dict(audit._lines())["train"] == "1 row, 1 example"
+    assert audit.summary().startswith("d.jsonl (prompt_completion): 1 row, 1 to train on; ")
+    path.write_text(path.read_text() + "{oops\n")
+    first, _ = prepare(path, qwen, on_error="skip").audit.warnings[0].splitlines()
+    assert first == "1 broken row is passed over (all of them in --json):"
 
 
 def test_repeated_rows_are_left_out_on_request(qwen: ChatTokenizer, tmp_path: Path) -> None:

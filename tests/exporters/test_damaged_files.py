@@ -48,7 +48,7 @@ def test_a_card_is_made_of_manifest_recipe_and_proof(tmp_path: Path) -> None:
     card = model_card("adapter", "me/it", [export], trained, tmp_path / "manifest.json")
     assert "| loss | 2 | 1 |" in card
     assert "| a\\|b | 1 | 2 | ok |" in card
-    assert "x (text): 1 rows, 1 to train on, 1 held out; 1 tokens, 100% supervised." in card
+    assert "x (text): 1 row, 1 to train on, 1 held out; 1 token, 100% supervised." in card
 
 
 @pytest.mark.parametrize(
