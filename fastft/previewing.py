@@ -134,7 +134,7 @@ def _sequence(report: CheckReport, heading: str, documents: Sequence[Example]) -
         f"{start:,} of {max_length:,} positions are filled; no document sees another, and each begins at position 0"
     ]
     if not report.recipe.training.get("packing"):
-        notes.append("training.packing is off in this recipe: so it would be packed")
+        notes.append("training.packing is off in this recipe; this is how training.packing=true would pack it")
     return Section(heading, tuple(notes), tuple(parts))
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from fastft.checking import CheckReport
 
 Worst = tuple[tuple[int, int, str, float], ...]
+_KEPT = (
+    "Only the batches of bad steps are kept: a loss or gradient that is NaN or infinite, no supervised token, a spike "
+    "of the loss."
+)
 _WORST = 5  # tokens with the largest losses that are shown
 
 
@@ -52,7 +56,7 @@ def replay(target: Run | Path | str, step: int) -> Replayed:
         names = [each.stem.removeprefix("step-") for each in path.parent.glob("step-*.safetensors")]
         kept = sorted(int(name) for name in names if name.isdecimal())
         there = f"kept are those of the steps {', '.join(map(str, kept))}" if kept else "none was kept in this run"
-        raise ModelError(f"no batch of step {step} was kept in {run.directory}: {there}")
+        raise ModelError(f"no batch of step {step} was kept in {run.directory}: {there}", hint=_KEPT)
     return _computed(run, step, path)
 
 

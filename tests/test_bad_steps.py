@@ -187,6 +187,15 @@ def test_a_recipe_with_another_action_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_without_bad_steps_has_no_batch_to_replay(tmp_path: Path) -> None:
+    from fastft.replaying import replay
+    from fastft.run import Run
+
+    with pytest.raises(ModelError, match="none was kept in this run") as caught:
+        replay(Run(tmp_path), 6)
+    assert caught.value.hint.startswith("Only the batches of bad steps are kept: a loss or gradient that is NaN")
+
+
 def test_training_stops_before_the_step_and_the_step_can_be_replayed(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError, match=r"stopped at step 3 of 6: the loss is nan at step 4, in a batch of"

@@ -141,7 +141,7 @@ def test_packed_sequences_show_where_documents_begin_and_end(recipe: dict[str, A
     of_first = next(line for line in documents if "chats.jsonl:2:" in line)
     first, last = map(int, re.findall(r"positions (\d+) to (\d+)", of_first)[0])
     assert last - first + 1 == length
-    assert "training.packing is off in this recipe: so it would be packed" in lines
+    assert "training.packing is off in this recipe; this is how training.packing=true would pack it" in lines
     holding = _plain(recipe, packed=True, row=1)
     assert sum(line.startswith("packed sequence") for line in holding) == 1
     assert any("chats.jsonl:2:" in line for line in holding)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from fastft.data.readers import kind_of
 from fastft.errors import Fault, RecipeError
 from fastft.recipe import yaml_text
 from fastft.recipe.suggest import nearest
@@ -19,6 +22,8 @@ MISSING = object()
 _MOST_BYTES = 250_000
 _MOST_VALUES = 20_000  # with aliases written out: nine lines of them can stand for a billion values
 _MOST_DEPTH = 40
+# How rows in JSON begin: a list of objects, or an object a line.
+_ROWS = re.compile(r"\s*(\[\s*\{|\{.*\}[ \t]*\r?\n\s*\{)")
 _YAML_HINTS = (
     ("cannot start any token", "YAML indents with spaces, never tabs; a text that begins with @, ` or % needs quotes."),
     ("mapping values are not allowed", "A text with `: ` in it needs quotes; else the indentation is off here."),
@@ -93,6 +98,8 @@ def read_file(path: Path) -> Document:
     try:
         root = yaml_text.compose(text)
     except yaml.YAMLError as error:
+        if _ROWS.match(text):
+            raise _data_file(path) from error
         raise _syntax_error(path, error) from error
     except RecursionError as error:
         raise RecipeError(f"{path} is nested too deeply to be a recipe") from error
@@ -100,6 +107,8 @@ def read_file(path: Path) -> Document:
         raise RecipeError(f"{path}: not valid YAML: {error}") from error
     if root is None:
         raise RecipeError(f"{path} is empty", hint="Start from recipes/qlora_chat.yaml: copy it and edit it.")
+    if isinstance(root, yaml.SequenceNode) and _ROWS.match(text):
+        raise _data_file(path)
     if not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single text"
         raise RecipeError(
@@ -149,8 +158,11 @@ def _read_text(path: Path) -> str:
     if (path / "manifest.json").is_file() or (path / "start.json").is_file():
         raise RecipeError(
             f"{path} is a run directory, not a recipe",
-            hint=f"Go on with the run: fastft train {path} --resume. Train its recipe anew: {path / 'recipe.yaml'}",
+            hint=f"To go on with the run: `fastft train {_quoted(path)} --resume`. To train its recipe anew: "
+            f"`fastft train {_quoted(path / 'recipe.yaml')} --new`.",
         )
+    if path.is_file() and kind_of(path) not in ("", ".json"):  # JSON is YAML, so a recipe may be written in it
+        raise _data_file(path)
     if path.is_dir():
         raise RecipeError(f"{path} is a folder; expected a recipe file", hint=_recipes_in(path))
     try:
@@ -169,6 +181,16 @@ def _read_text(path: Path) -> str:
             f"{path}:{line}: not UTF-8 text (byte 0x{error.object[error.start]:02x})",
             hint="Save the file as UTF-8 in your editor.",
         ) from error
+
+
+def _data_file(path: Path) -> RecipeError:
+    hint = f"A recipe names it in data.path. Copy recipes/qlora_chat.yaml and write there: data: {{path: {path}}}."
+    return RecipeError(f"{path} looks like a data file, not a recipe", hint=hint)
+
+
+def _quoted(path: Path) -> str:
+    """As a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def _recipes_in(folder: Path) -> str:

@@ -73,6 +73,44 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert f"The folder {tmp_path / 'nowhere'} does not exist either" in error.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("good.jsonl", '{"text": "a"}\n{"text": "b"}\n'),
+        ("one.jsonl", '{"text": "a"}\n'),
+        ("long.jsonl", '{"text": "a"}\n' * 30_000),
+        ("list.json", '[{"text": "a"},\n {"text": "b"}]\n'),
+        ("lines.json", '\n{"text": "a"}\r\n{"text": "b"}\r\n'),
+        ("rows.yaml", '{"text": "a"}\n\n{"text": "b"}\n'),
+        ("table.csv", "prompt,completion\na,b\n"),
+        ("rows.jsonl.gz", "\x1f\x8b"),
+        ("rows.parquet", "PAR1"),
+    ],
+)
+def test_a_data_file_is_told_where_it_belongs(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode("latin-1"))
+    error = refused(path)
+    assert error.message == f"{path} looks like a data file, not a recipe"
+    assert f"data: {{path: {path}}}" in error.hint
+
+
+def test_a_recipe_in_json_with_a_slip_is_no_data_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"model": {"model_name": "a/b"}\n "lora": {"r": 4}}')
+    assert "not valid YAML" in refused(path).message
+
+
+def test_a_run_directory_is_told_with_whole_commands(tmp_path: Path) -> None:
+    run = tmp_path / "my runs"
+    run.mkdir()
+    (run / "start.json").write_text("{}")
+    error = refused(run)
+    assert error.message == f"{run} is a run directory, not a recipe"
+    assert f"`fastft train '{run}' --resume`" in error.hint
+    assert f"`fastft train '{run / 'recipe.yaml'}' --new`" in error.hint
+
+
 def test_a_folder_lists_its_recipes(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(VALID)
     (tmp_path / "a.yml").write_text(VALID)
