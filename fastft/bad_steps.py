@@ -30,7 +30,8 @@ _WINDOW = 64  # finite losses that a spike is judged by
 _LEAST = 16  # of them, before which nothing is called a spike
 _OVER = 1.0  # nats above the median that a spike has at least
 _KEPT = 20  # batches of spikes that are only told
-# Under these a checkpoint's trainer_state.json holds the window, and how many were skipped, in all and in a row.
+# Under these a checkpoint's trainer_state.json holds the window; how many were skipped, in all and in a row, and
+# whether a loss since the last log was a number.
 _STATE, _SKIPPED = "fastft_losses", "fastft_skipped_steps"
 
 
@@ -44,6 +45,7 @@ class BadSteps:
     tell: Callable[[str], None]
     skipped: int = 0
     _in_a_row: int = 0
+    _measured: bool = False  # a loss since the last log was a number
     _fed: list[dict[str, Any]] = field(default_factory=list)
     _losses: list[Any] = field(default_factory=list)
     _sums: bool = False  # the micro-batches' losses add up to the step's, rather than average
@@ -52,7 +54,7 @@ class BadSteps:
 
     def attach(self, trainer: Any) -> None:
         """Look at every step of `trainer` from now on."""
-        compute_loss, grad_norm = trainer.compute_loss, trainer._get_grad_norm
+        compute_loss, grad_norm, log = trainer.compute_loss, trainer._get_grad_norm, trainer.log
 
         def watched(model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
             fed = {k: v for k, v in inputs.items() if hasattr(v, "numel")} if isinstance(inputs, Mapping) else {}
@@ -67,7 +69,14 @@ class BadSteps:
             self._norm = grad_norm(*args, **options)
             return self._norm
 
-        trainer.compute_loss, trainer._get_grad_norm = watched, normed
+        def logged(logs: dict[str, float], *rest: Any, **options: Any) -> None:
+            # transformers leaves losses out that are no numbers; of steps without any other it would log 0
+            known = "loss" not in logs or self._measured
+            self._measured = self._measured and "loss" not in logs
+            self._remember(trainer.state)
+            log(logs if known else {key: value for key, value in logs.items() if key != "loss"}, *rest, **options)
+
+        trainer.compute_loss, trainer._get_grad_norm, trainer.log = watched, normed, logged
         trainer.add_callback(self._callback(trainer))
 
     def _callback(self, trainer: Any) -> Any:
@@ -78,7 +87,8 @@ class BadSteps:
         class BadStepsCallback(TrainerCallback):
             def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
                 watch._window.extend(state.stateful_callbacks.get(_STATE, ()))
-                watch.skipped, watch._in_a_row = state.stateful_callbacks.get(_SKIPPED, (0, 0))
+                told = state.stateful_callbacks.get(_SKIPPED, (0, 0, False))
+                watch.skipped, watch._in_a_row, watch._measured = (*told, True)[:3]
                 keep_until(watch.folder / LIST, state.global_step)
 
             def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -86,7 +96,7 @@ class BadSteps:
 
             def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
                 watch.look(state.global_step + 1, trainer, scaled=bool(args.fp16))
-                state.stateful_callbacks |= {_STATE: list(watch._window), _SKIPPED: [watch.skipped, watch._in_a_row]}
+                watch._remember(state)
 
         return BadStepsCallback()
 
@@ -100,11 +110,16 @@ class BadSteps:
         why, key = self._judged(losses, loss, scaled)
         if math.isfinite(loss):
             self._window.append(loss)
+            self._measured = True
         action = getattr(self.section, key) if why else "ignore"
         self._in_a_row = self._in_a_row + 1 if action == "skip" else 0
         if action != "ignore":
             self._act(f"{why} at step {step}", key, step, losses, trainer)
         self._forget()
+
+    def _remember(self, state: Any) -> None:
+        counts = [self.skipped, self._in_a_row, self._measured]
+        state.stateful_callbacks |= {_STATE: list(self._window), _SKIPPED: counts}
 
     def _forget(self) -> None:
         self._fed, self._losses, self._norm = [], [], None
@@ -147,7 +162,7 @@ class BadSteps:
         elif action == "tell":
             self.tell(where)
         else:
-            several = f" ({self._in_a_row} bad steps in a row)" if action == "skip" else ""
+            several = f" ({self._in_a_row} bad steps in a row{_spoilt(trainer)})" if action == "skip" else ""
             way = f"; with bad_steps.{key}=skip training goes on without such steps" if action == "stop" else ""
             look = f". `fastft replay {self.folder.parent} --step {step}` computes it again"
             raise TrainingError(where + several + look + way)
@@ -182,6 +197,13 @@ class BadSteps:
         self.folder.mkdir(parents=True, exist_ok=True)
         losses = [loss if math.isfinite(loss) else str(loss) for loss in fact["losses"]]
         append_lines(self.folder / LIST, {**fact, "losses": losses})
+
+
+def _spoilt(trainer: Any) -> str:
+    """Tells of weights in training that hold what is no number: then no step can be learned from any more."""
+    named = [(name, p.detach()) for name, p in trainer.model.named_parameters() if p.requires_grad]
+    name = next((name for name, weight in named if not bool(weight.isfinite().all())), None)
+    return f"; weights are no numbers any more, first {name}: go on from an older checkpoint" if name else ""
 
 
 def _learns(fed: Mapping[str, Any]) -> bool:

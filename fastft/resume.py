@@ -204,6 +204,10 @@ def say_where(run: Run, console: Console, ended: str, *, insists: bool) -> None:
     checkpoint, how = find_checkpoint(run, console), f"; it {ended}" if ended else ""
     if checkpoint is not None:
         console.print(f"going on from step {step_of(checkpoint)} ({checkpoint.name}){how}", markup=False)
+        for path, what in ((run.start_path, "base model"), (run.audit_path, "data set")):
+            if not path.exists():
+                lost = f"! {path} is gone: nothing tells whether the {what} is the one the run began with"
+                console.print(lost, style="yellow", markup=False)
     elif not any(run.checkpoints.glob("checkpoint-*")):
         console.print(f"beginning at the first step: no checkpoint was written yet{how}", markup=False)
     elif insists:
