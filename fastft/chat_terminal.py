@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -45,9 +46,12 @@ def chat(
     **options: Unpack[ChatOptions],
 ) -> None:
     """Talk in the terminal. Where input is no terminal, each line is one message or command, only answers are printed
-    to `stdout`, and an answer that can't be given ends it. Raises what ChatSession does."""
+    to `stdout`, and an answer that can't be given ends it. That the model is loaded is said on stderr. Raises what
+    ChatSession does."""
     source, out = stdin or sys.stdin, stdout or sys.stdout
-    with ChatSession(target, **options) as session:
+    with _loading("loading the model"):
+        session = ChatSession(target, **options)
+    with session:
         if source.isatty():
             terminal = _Terminal(session, out, out)
             print("/help shows the commands.", file=out)
@@ -63,6 +67,22 @@ def chat(
             with contextlib.suppress(EOFError):
                 for line in source:
                     terminal.take(line.rstrip("\n"))
+
+
+@contextlib.contextmanager
+def _loading(what: str) -> Iterator[None]:
+    """Say on stderr what takes its time: stdout is the answers'."""
+    from rich.console import Console
+
+    from fastft.progress import working
+
+    with contextlib.ExitStack() as open_ones:
+        file: TextIO | None = sys.stderr
+        with contextlib.suppress(OSError, AttributeError):  # while a model is loaded, stderr leads nowhere
+            file = open_ones.enter_context(os.fdopen(os.dup(sys.stderr.fileno()), "w", errors="replace"))
+        if file is not None:
+            open_ones.enter_context(working(Console(file=file), what, aloud=True))
+        yield
 
 
 def _typed(out: TextIO) -> Iterator[str]:
@@ -132,7 +152,8 @@ class _Terminal:
         if self._base is not None:
             self._base = None
             return self._note("Only the tuned model answers now.")
-        self._base = self._session.base()
+        with _loading("loading the base model"):
+            self._base = self._session.base()
         return self._note("Base and tuned model answer now, each going on with its own answers.")
 
     @property

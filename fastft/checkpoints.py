@@ -47,6 +47,11 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.removeprefix(_PREFIX)) if checkpoint else 0
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint in `folder`, by its name alone; 0 if there is none."""
+    return next((step for step, _ in _newest_first(folder)), 0)
+
+
 def why_damaged(checkpoint: Path, step: int) -> str | None:
     """What is wrong with a checkpoint, or None if every file is as it was written."""
     try:

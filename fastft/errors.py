@@ -69,6 +69,7 @@ class FastftError(Exception):
 
     exit_code = 1
     one_line = True
+    wanted = False  # a stop that was asked for, which is no error to whoever reads it
 
     def __init__(self, message: str, *, hint: str = "", faults: Sequence[Fault] = ()) -> None:
         self.message = _one_line(message) if self.one_line else printable(message)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.changes import without_folders
-from fastft.errors import TrainingError
+from fastft.errors import FastftError, TrainingError
 from fastft.files import sha256_of, write_json
 from fastft.reading import read_json
 from fastft.rewards.function_files import split_name
@@ -40,6 +43,36 @@ def keep_code(run: Run, recipe: Recipe) -> list[str]:
     was = {without_folders(text): digest for text, digest in last.items()} | last  # a file may have been moved
     changed = [text for text, digest in now.items() if was.get(text, was.get(without_folders(text), digest)) != digest]
     return [f"{text} was changed since this run began; the steps from here on run it as it is now" for text in changed]
+
+
+def described(error: BaseException, run: Run) -> str:
+    """What `error` says on one line, its type, and its place in the recipe's own files if it has one there."""
+    reason = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, FastftError):
+        return reason
+    place = place_in_own_code(error, run)
+    return f"{type(error).__name__}: {reason}".removesuffix(": ") + (f" ({place})" if place else "")
+
+
+def log_traceback(error: BaseException) -> None:
+    """Into train.log, which is stderr while a run is trained; it leaves out secrets."""
+    with suppress(MemoryError):
+        traceback.print_exception(error, file=sys.stderr)
+
+
+def place_in_own_code(error: BaseException, run: Run) -> str:
+    """ "file.py:12 in on_step_end": where in a file of the run's recipe `error` arose, innermost; "" if in none."""
+    kept = _read(run.directory / "code.json")
+    files = {split_name(text)[0] for text in (kept[-1] if kept else {})}
+    seen: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in seen:  # one that a library raised from ours, too
+        for frame in reversed(traceback.extract_tb(each.__traceback__)):
+            if frame.filename in files:
+                return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+        seen.append(each)
+        each = each.__cause__ or each.__context__
+    return ""
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -67,6 +67,7 @@ def progress_callback(
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             self.left.step(self._since_mark())
+            self.display.step(state.global_step)
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
             if self.started:
@@ -132,6 +133,11 @@ class _Display:
         if self.live:
             self.task = self.progress.add_task("training", total=total, completed=done, facts="…")
             self.progress.start()
+
+    def step(self, step: int) -> None:
+        """The facts stay those of the last log."""
+        if self.live:
+            self.progress.update(self.task, completed=step)
 
     def update(self, step: int, point: Mapping[str, Any], left: float | None) -> None:
         facts = facts_of(point, self.displayed)

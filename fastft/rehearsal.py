@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastft.batch_search.put_back import put_back, tidy
 from fastft.batch_search.steps import in_order, part_of, untimed
 from fastft.bounded import keep_bounded
+from fastft.errors import TrainingError
 from fastft.host_memory import refresh_limit
 from fastft.out_of_memory import (
     What,
@@ -26,6 +27,7 @@ from fastft.out_of_memory import (
     take_less,
     too_little,
 )
+from fastft.own_code import log_traceback
 from fastft.resume import started_with
 from fastft.trainers import find_method, trainer_builder
 from fastft.trainers.groups import longest_answers, prompts_at_a_time
@@ -78,6 +80,9 @@ def _what_fails(
             _one_step(method, job, run, tell, learns=checked.recipe.lora is not None)
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
+            log_traceback(error)
+            if isinstance(error, TrainingError) and not error.hint:  # of a reward
+                error.hint = f"The traceback is in {run.log_path}."
             raise
         failed = failed_in(error)
         give_back(error)

@@ -1,6 +1,8 @@
 """SIGINT, SIGTERM and SIGHUP while training: the step is finished, a checkpoint written, and the process ends.
 
 A second signal ends it at once; what is half-written then is passed over by the next `--resume`.
+Python runs handlers between two steps of its own in the main thread, and a call into torch may take seconds; so a
+thread beside it hears of signals too, says what will happen, and ends the process.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,17 +20,26 @@ from typing import Any
 
 from rich.console import Console
 
+from fastft.progress import is_live
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LAST_WORDS = 2.0  # seconds that these may take, to a terminal that is held up, say
 
 
 @dataclass(slots=True)
 class Stopping:
-    """Whether this process was asked to end, and by what. `graceful` while there are steps that can be finished."""
+    """Whether this process was asked to end, and by what. `graceful` while there are steps that can be finished.
+
+    `last_words` is called with the signal's name before a second one ends the process, in any state of the rest; what
+    it returns is said.
+    """
 
     console: Console
     received: signal.Signals | None = None
     graceful: bool = False
     terminals: tuple[int, ...] = ()  # descriptors that are one
+    last_words: Callable[[str], str] | None = None
+    _heard: list[int] = field(default_factory=list)  # by the thread, which tells the first and acts on the second
 
     @property
     def exit_code(self) -> int:
@@ -38,11 +49,10 @@ class Stopping:
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """The handler of all three. Raises KeyboardInterrupt where there is no step to finish."""
         if self.received is not None:
-            if number == signal.SIGHUP:
-                return  # of a terminal that is closed both the kernel and the shell tell
-            with suppress(OSError, ValueError):
-                self.console.show_cursor()
-            os._exit(128 + number)
+            if number != signal.SIGHUP:  # of a terminal that is closed both the kernel and the shell tell
+                threading.Event().wait(2 * _LAST_WORDS)  # the thread ends the process
+                os._exit(128 + number)
+            return
         self.received = signal.Signals(number)
         if self.received is signal.SIGHUP:
             self._say_no_more()
@@ -50,11 +60,38 @@ class Stopping:
             interrupt = KeyboardInterrupt()
             interrupt.exit_code = self.exit_code  # type: ignore[attr-defined]
             raise interrupt
-        with suppress(OSError, RuntimeError):  # nobody reads it, or it came amid another line: no reason to lose a step
-            self.console.print(
-                f"{self.received.name}: this step is finished and a checkpoint written; once more ends it at once "
-                "(an evaluation under way is left, and made when the run goes on)"
-            )
+
+    def hear(self, number: int) -> None:
+        """What the thread does about a signal: tell of the first, end the process at the second."""
+        self._heard.append(number)
+        if len(self._heard) == 1:
+            if number == signal.SIGHUP:
+                self._say_no_more()
+            if self.graceful:
+                told = (
+                    f"{signal.Signals(number).name}: this step is finished and a checkpoint written; once more ends it "
+                    "at once (an evaluation under way is left, and made when the run goes on)"
+                )
+                _beside(partial(self._tell, told))
+        elif number != signal.SIGHUP:
+            _beside(partial(self._end, signal.Signals(number).name)).join(_LAST_WORDS)
+            os._exit(128 + number)
+
+    def _end(self, name: str) -> None:
+        then = ""
+        with suppress(Exception):  # whatever state the rest is in: it may be amid anything
+            then = self.last_words(name) if self.last_words is not None else ""
+        told = f"{name} again: ended at once" + (f"; {then}" if then else "")
+        try:  # past rich, whose lock the main thread may hold
+            file = self.console.file
+            before, after = ("\r\x1b[2K", "\x1b[?25h") if is_live(self.console) else ("", "")
+            os.write(file.fileno(), f"{before}{told}{after}\n".encode())
+        except (OSError, ValueError, AttributeError):  # a notebook's cell
+            self._tell(told)
+
+    def _tell(self, what: str) -> None:
+        with suppress(OSError, ValueError, RuntimeError):  # nobody reads it: no reason to lose a step
+            self.console.print(what, markup=False)
 
     def _say_no_more(self) -> None:
         """The terminal is gone, and to write to it is an error that must not end training: all goes nowhere."""
@@ -75,6 +112,13 @@ class Stopping:
                     control.should_save = True
 
         return StoppingCallback()
+
+
+def _beside(work: Callable[[], None]) -> threading.Thread:
+    """Do what may have to wait, for the lock of rich's console or for a terminal that is held up."""
+    doing = threading.Thread(target=work, daemon=True)
+    doing.start()
+    return doing
 
 
 def spare_workers(trainer: Any) -> None:
@@ -124,9 +168,56 @@ def stopping_on_signals(console: Console) -> Iterator[Stopping]:
         return
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     handled = [number for number in _SIGNALS if not (ignored and number == signal.SIGHUP)]
-    former = {number: signal.signal(number, stopping.handle) for number in handled}
+    with _heard_by_a_thread(lambda number: stopping.hear(number) if number in handled else None):
+        former = {number: signal.signal(number, stopping.handle) for number in handled}
+        try:
+            yield stopping
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _heard_by_a_thread(hear: Callable[[int], None]) -> Iterator[None]:
+    """Call `hear` with the number of each signal as it comes, in a thread, whatever the main thread is at."""
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    former = _listening.begin(told)
+    listener = threading.Thread(target=_listen, args=(heard, hear), daemon=True, name="fastft signals")
+    listener.start()
     try:
-        yield stopping
+        yield
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        _listening.end(former)
+        os.write(told, b"\0")  # a process that was forked may hold the other end open
+        os.close(told)
+        listener.join(_LAST_WORDS)
+
+
+def _listen(heard: int, hear: Callable[[int], None]) -> None:
+    for number in iter(lambda: os.read(heard, 1), b"\0"):
+        hear(number[0])
+    os.close(heard)
+
+
+class _Listening:
+    """Whether Python's own handler of signals writes their numbers for the thread here."""
+
+    on = False
+
+    def begin(self, told: int) -> int:
+        self.on = True
+        return signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def end(self, former: int) -> None:
+        signal.set_wakeup_fd(former)
+        self.on = False
+
+    def forget(self) -> None:
+        """In a process that was forked: signals to it are none to its parent."""
+        if self.on:
+            self.end(-1)
+
+
+_listening = _Listening()
+os.register_at_fork(after_in_child=_listening.forget)

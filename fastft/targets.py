@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastft.errors import ModelError
+from fastft.errors import ModelError, RecipeError
 from fastft.exporters.classifier import holds_classifier
+from fastft.files import at_home
 from fastft.model_files import TINY, resolve_model
 from fastft.reading import read_json
 from fastft.run_files import read_adapter_config
@@ -60,11 +61,12 @@ def find_target(target: Path | str) -> ModelTarget:
 def _find(target: Path | str) -> ModelTarget:
     if str(target) == TINY:
         return ModelTarget(TINY, folder=resolve_model(TINY, weights=True))
-    path = Path(target).expanduser()
+    path = at_home(target)
     if not path.exists() and _is_hub_id(str(target)) and not path.parent.is_dir():
         return _on_hub(str(target))
     _refuse_bare_lora(path)
     if path.is_file():
+        _refuse_recipe(path)
         return ModelTarget(str(path), gguf=path, run=_run_around(path.parent))
     if (path / "recipe.yaml").is_file():
         return _of_run(path)
@@ -95,6 +97,29 @@ def _refuse_bare_lora(path: Path) -> None:
             f"{path} is a LoRA for llama.cpp, which is no model without its base",
             hint="Put it on a GGUF of the base: llama-server -m BASE.gguf --lora adapter-f32.gguf. Here, name the run.",
         )
+
+
+def _refuse_recipe(path: Path) -> None:
+    if path.suffix not in (".yaml", ".yml"):
+        return
+    made = _output_of(path)
+    raise ModelError(
+        f"{path} is a recipe, which is no model: what it trains is a run directory, and that is wanted here",
+        hint=f"Name the run: {made}" if made else f"Train it first: fastft train {path}",
+    )
+
+
+def _output_of(recipe: Path) -> Path | None:
+    """The run directory of a recipe, which may have faults by now, if it is there."""
+    from fastft.recipe.document import read_file
+    from fastft.run import Run
+
+    try:
+        named = read_file(recipe).tree.get("output_dir") or f"runs/{recipe.stem}"
+    except RecipeError:
+        return None
+    run = at_home(str(named))
+    return run if Run(run).recipe_path.is_file() else None
 
 
 def _is_hub_id(name: str) -> bool:

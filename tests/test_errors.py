@@ -24,6 +24,16 @@ def test_what_a_terminal_would_obey_is_written_as_escapes(text: str, shown: str)
     assert str(Fault("a", text, "")) == f"a: {shown}"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_stop_that_was_asked_for_is_not_called_an_error(wanted: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    from fastft.cli import _complain
+
+    error = DatasetError("training stopped at step 8 of 24: SIGINT")
+    error.wanted = wanted
+    _complain(error)
+    assert capsys.readouterr().err.startswith("training stopped" if wanted else "error: training stopped")
+
+
 def test_a_message_is_one_line_and_the_table_of_a_verification_is_not() -> None:
     assert DatasetError("a\nb.jsonl is empty").message == "a\\nb.jsonl is empty"
     assert VerificationError("first\nsecond").message == "first\nsecond"

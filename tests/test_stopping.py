@@ -103,11 +103,26 @@ def test_a_signal_ends_it_with_a_checkpoint_and_it_goes_on_to_the_same_bytes(
     reached = _points(run)[-1]["step"]
     assert sorted(path.name for path in (run / "checkpoints").iterdir())[-1].startswith("checkpoint-")
     assert (run / "checkpoints" / f"checkpoint-{reached:.0f}" / "fastft_checkpoint.json").is_file()
+    assert error.startswith("training stopped at step ")  # which is no error: it was asked for
     assert sent.name in error
     assert "--resume" in error
     said = _train(recipe, run)  # by itself: the recipe is the same
     assert "going on with" in said
     _same(run, whole)
+
+
+def test_asked_twice_it_ends_at_once_and_its_history_tells_so(recipe: Path) -> None:
+    run = recipe.parent / "asked-twice"
+    process = _started(recipe, run, step=9)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=20)
+    assert process.returncode in (130, 143), (out, error)
+    assert "again: ended at once; it goes on from step " in out
+    last = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
+    assert (last["what"], last["process"], last["doing"]) == ("stopped", process.pid, "training")
+    assert "the second signal: ended at once" in last["why"]
+    assert status(run).state == "stopped"
 
 
 def test_killed_at_once_it_goes_on_from_the_last_whole_checkpoint(recipe: Path, whole: Path) -> None:

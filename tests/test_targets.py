@@ -55,3 +55,24 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypat
     (tmp_path / "runs").mkdir()
     with pytest.raises(ModelError, match="There is nothing at runs/nope"):
         find_target("runs/nope")
+
+
+def test_a_recipe_is_told_as_one_and_its_run_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe, run = tmp_path / "base.yaml", tmp_path / "runs" / "base"
+    recipe.write_text("model: {model_name: fastft/tiny}\ndata: {path: rows.jsonl}\n")
+    with pytest.raises(ModelError, match=r"base.yaml is a recipe, which is no model: .* a run directory") as caught:
+        find_target(recipe)
+    assert caught.value.hint == f"Train it first: fastft train {recipe}"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("method: sft\n")
+    with pytest.raises(ModelError, match="is a recipe") as caught:
+        find_target("base.yaml")
+    assert caught.value.hint == "Name the run: runs/base"
+    recipe.write_text(f"output_dir: {run}-other\n")
+    with pytest.raises(ModelError, match="is a recipe") as caught:
+        find_target(recipe)
+    assert caught.value.hint.startswith("Train it first")
+    (tmp_path / "base.yml").write_text("method: [\n")
+    with pytest.raises(ModelError, match=r"base.yml is a recipe"):
+        find_target(tmp_path / "base.yml")

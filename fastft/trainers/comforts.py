@@ -11,6 +11,7 @@ from rich.console import Console
 from fastft import backend
 from fastft.errors import TrainingError
 from fastft.lines import append_lines, keep_until
+from fastft.own_code import described, log_traceback
 from fastft.trackers import recipe_callback
 from fastft.trainers.measuring import aside
 
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 def add_comforts(trainer: Any, recipe: Recipe, run: Run, tokenizer: ChatTokenizer, console: Console) -> None:
     """Give the trainer what the recipe asks for beside its method.
 
-    Raises TrainingError if a callback can't be loaded, or a pattern of learning_rates fits nothing that is trained.
+    Raises TrainingError if a callback can't be loaded or fails, or a pattern of learning_rates fits nothing that is
+    trained.
     """
     from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import ExportableState
 
     for callback in own_callbacks(recipe.callbacks):
         trainer.add_callback(callback)
-        callback.on_init_end(trainer.args, trainer.state, trainer.control)
+        _tell_of_the_trainer(callback, trainer, run)
         if isinstance(callback, ExportableState):
             trainer.args.restore_callback_states_from_checkpoint = True  # what it says is its state, when resuming
     if recipe.early_stopping is not None:
@@ -43,6 +45,15 @@ def add_comforts(trainer: Any, recipe: Recipe, run: Run, tokenizer: ChatTokenize
         trainer.add_callback(sample_callback(recipe.evaluation, run, tokenizer, console))
     if trainer.args.report_to:
         trainer.add_callback(recipe_callback(trainer, run))
+
+
+def _tell_of_the_trainer(callback: Any, trainer: Any, run: Run) -> None:
+    try:
+        callback.on_init_end(trainer.args, trainer.state, trainer.control)
+    except Exception as error:  # whatever a person's class may raise
+        log_traceback(error)
+        hint = f"The traceback is in {run.log_path}."
+        raise TrainingError(f"a callback of the recipe failed: {described(error, run)}", hint=hint) from error
 
 
 def own_callbacks(named: Sequence[str]) -> list[Any]:

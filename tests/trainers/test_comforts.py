@@ -95,6 +95,37 @@ def test_callbacks_of_ones_own_are_called(chats: Path, tmp_path: Path) -> None:
         train(recipe_of(chats, callbacks=[f"{tmp_path / 'mine.py'}:other"]), tmp_path / "other")
 
 
+def test_an_error_in_ones_own_callback_is_told_with_its_type_and_place(
+    chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one of a kind that no library raises over a checkpoint, and one that names a secret."""
+    monkeypatch.setenv("MY_API_TOKEN", "sesame-open-1234")
+    (tmp_path / "mine.py").write_text(
+        "import os\n"
+        "from transformers import TrainerCallback\n"
+        "class Divides(TrainerCallback):\n"
+        "    def on_step_end(self, args, state, control, **kwargs):\n"
+        "        divide(state.global_step, os.environ['MY_API_TOKEN'])\n"
+        "def divide(step, key):\n"
+        "    if step == 2:\n"
+        "        raise ZeroDivisionError(f'no step for {key}')\n"
+        "class Begins(TrainerCallback):\n"
+        "    def on_init_end(self, args, state, control, **kwargs):\n"
+        "        {}['none']\n"
+    )
+    with pytest.raises(TrainingError) as caught:
+        train(recipe_of(chats, callbacks=[f"{tmp_path / 'mine.py'}:Divides"]), tmp_path / "run")
+    place = "(mine.py:8 in divide)"
+    assert caught.value.message == f"training stopped at step 2 of 3: ZeroDivisionError: no step for *** {place}"
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert f"The traceback and what the libraries said are in {tmp_path / 'run' / 'train.log'}" in caught.value.hint
+    assert "Traceback" in log
+    assert "ZeroDivisionError: no step for ***" in log
+    assert "sesame" not in log
+    with pytest.raises(TrainingError, match=r"callback of the recipe failed: KeyError: 'none' \(mine.py:11 in on_init"):
+        train(recipe_of(chats, callbacks=[f"{tmp_path / 'mine.py'}:Begins"]), tmp_path / "begins")
+
+
 def test_weights_learn_at_rates_of_their_own_and_resume_so(chats: Path, tiny: Path, tmp_path: Path) -> None:
     """Adam's first step is as long as the rate, whatever the gradient."""
     from safetensors.torch import load_file
