@@ -26,14 +26,11 @@ from fastft.changes import (
     with_changes,
     without_folders,
 )
-from fastft.checkpoints import newest_step, save_whole, step_of, whole_checkpoint
+from fastft.checkpoints import save_whole, step_of, whole_checkpoint
 from fastft.disk_space import disk_told
 from fastft.errors import DatasetError, FastftError, RecipeError, TrainingError
 from fastft.files import write_json
-from fastft.heartbeat import FILE as HEARTBEAT
-from fastft.heartbeat import Heartbeat, is_trained_now, last_beat, require_alone
-from fastft.history import FILE as HISTORY
-from fastft.history import History
+from fastft.heartbeat import is_trained_now, last_beat, require_alone
 from fastft.lines import keep_where, unreadable_lines
 from fastft.model_files import resolve_model
 from fastft.model_fit import fit_to_model
@@ -41,7 +38,7 @@ from fastft.own_code import described, log_traceback, place_in_own_code
 from fastft.recipe.load import load_recipe
 from fastft.run import Run
 from fastft.run_files import read_audit, read_start
-from fastft.stopping import Stopping
+from fastft.stopping import Stopping, last_words
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
@@ -227,7 +224,7 @@ def train_to_the_end(trainer: Any, run: Run, checkpoint: Path | None, stopping: 
     save_whole(trainer, after_step.keep, checkpoint)
     trainer.callback_handler.callbacks.insert(1, stopping.callback())  # what looks at a step sees that it is saved
     after_step.attach()
-    stopping.last_words = partial(_last_words, trainer, run)
+    stopping.last_words = partial(last_words, trainer, run)
     stopping.graceful = True
     try:
         with disk_told(run.directory):
@@ -259,16 +256,6 @@ def _ended(trainer: Any, run: Run, why: str, exit_code: int) -> TrainingError:
     error = TrainingError(_stopped(trainer, why), hint=_how_to_go_on(run))
     error.exit_code, error.wanted = exit_code, True
     return error
-
-
-def _last_words(trainer: Any, run: Run, name: str) -> str:
-    """Tell the history of a second signal, which ends the process at once; returns from where the run goes on."""
-    heartbeat, step = Heartbeat.after(run.directory / HEARTBEAT), trainer.state.global_step
-    why, doing = f"{name}, the second signal: ended at once", str(heartbeat.before.get("state", "training"))
-    History(run.directory / HISTORY, heartbeat).note("stopped", step, why=why, doing=doing)
-    newest = newest_step(run.checkpoints)
-    reached = f"from step {newest}" if newest else "from the start (no checkpoint was written yet)"
-    return f"it goes on {reached}: fastft train {run.directory} --resume"
 
 
 def _failed(trainer: Any, run: Run, error: Exception) -> TrainingError:

@@ -16,11 +16,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from fastft.checkpoints import newest_step
+from fastft.heartbeat import FILE as HEARTBEAT
+from fastft.heartbeat import Heartbeat
+from fastft.history import FILE as HISTORY
+from fastft.history import History
 from fastft.progress import is_live
+
+if TYPE_CHECKING:
+    from fastft.run import Run
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LAST_WORDS = 2.0  # seconds that these may take, to a terminal that is held up, say
@@ -112,6 +120,16 @@ class Stopping:
                     control.should_save = True
 
         return StoppingCallback()
+
+
+def last_words(trainer: Any, run: Run, name: str) -> str:
+    """Tell the history of a second signal, which ends the process at once; returns from where the run goes on."""
+    heartbeat, step = Heartbeat.after(run.directory / HEARTBEAT), trainer.state.global_step
+    why, doing = f"{name}, the second signal: ended at once", str(heartbeat.before.get("state", "training"))
+    History(run.directory / HISTORY, heartbeat).note("stopped", step, why=why, doing=doing)
+    newest = newest_step(run.checkpoints)
+    reached = f"from step {newest}" if newest else "from the start (no checkpoint was written yet)"
+    return f"it goes on {reached}: fastft train {run.directory} --resume"
 
 
 def _beside(work: Callable[[], None]) -> threading.Thread:
