@@ -10,7 +10,7 @@ from types import TracebackType
 
 from fastft.chat_backends import Backend, Messages, open_backend, open_base
 from fastft.errors import DatasetError, ModelError
-from fastft.files import write_text
+from fastft.files import at_home, write_text
 from fastft.sampling import Sampling
 from fastft.targets import find_target
 
@@ -111,7 +111,7 @@ class ChatSession:
         Returns the number of rows the file then has. Raises DatasetError, the file untouched, if nothing was said yet,
         if `path` is no file of such rows, or if it can't be written.
         """
-        path = Path(path).expanduser()
+        path = at_home(path)
         if not self.turns:
             raise DatasetError("There is nothing to save: the conversation is empty")
         rows = _rows_of(path)

@@ -18,6 +18,7 @@ from fastft.evals.columns import Column, Columns, columns_of
 from fastft.evals.options import Options
 from fastft.evals.progress import Progress
 from fastft.evals.results import ColumnResult, EvaluationReport, Given
+from fastft.files import at_home
 from fastft.user_console import user_console
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _suites(options: Options, found: Columns) -> Suites | None:
 def _folder(out: Path | None, found: Columns, data: Path | str | None) -> Path:
     """Where the results go: `out`, or the first free eval/NAME of the run (or here). Nothing that exists is touched."""
     if out is not None:
-        out = out.expanduser().absolute()
+        out = at_home(out).absolute()
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RecipeError(f"--out {out} exists", hint="Give another place, or remove it.")
         return out

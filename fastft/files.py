@@ -18,6 +18,16 @@ _UNABLE = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOL
 _LOCK = ".lock"
 
 
+def at_home(path: Path | str) -> Path:
+    """`path` with the user's folder for a leading ~; as it is where there is none of that name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises then
+
+
+def is_folder(path: Path | str) -> bool:
+    """Whether there is a folder at `path`, which may be any text."""
+    return os.path.isdir(at_home(path))  # noqa: PTH112  Path's own raises for names that are too long
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step; a crash leaves either the old file or the new one."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastft.errors import ModelError, RecipeError
+from fastft.files import at_home, is_folder
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 _BERTSCORE_MODEL = "roberta-large"  # the library's own choice for English
@@ -143,7 +144,7 @@ def find_bert_scorer(model: Path | str | None) -> tuple[BertScorer | None, str]:
         if model is None:
             return None, "bert-score is not installed"
         raise RecipeError("BERTScore needs the package bert-score", hint="Install it: uv sync --extra eval")
-    folder = Path(name).expanduser() if Path(name).expanduser().is_dir() else _in_hub_cache(name)
+    folder = at_home(name) if is_folder(name) else _in_hub_cache(name)
     if folder is None or not (folder / "config.json").is_file():
         if model is None:
             return None, f"its model {name} is not on this machine"

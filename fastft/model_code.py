@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ModelError
+from fastft.files import at_home, is_folder
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import ModelSection
@@ -125,7 +126,7 @@ def check_model_code(model: ModelSection, folder: Path) -> tuple[str, ...]:
 
 def permission_of(model: ModelSection, folder: Path) -> str:
     """NAME@REVISION as a recipe has to say it: the Hub's commit, or sha256 over a local folder's Python files."""
-    local = Path(model.model_name).expanduser()
+    local = at_home(model.model_name)
     if local.is_dir():
         return f"{local.name}@{code_sha256(folder)}"
     commit = folder.name if folder.parent.name == "snapshots" else model.revision
@@ -151,7 +152,7 @@ def trusted_options(model: ModelSection, folder: Path) -> dict[str, Any]:
     if not model.trust_remote_code:
         return {"trust_remote_code": False, "use_safetensors": True}
     revision = model.trust_remote_code.rpartition("@")[2]
-    if Path(model.model_name).expanduser().is_dir():
+    if is_folder(model.model_name):
         _permitted.update(hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.py"))
         return {"trust_remote_code": True, "use_safetensors": True}
     _permitted.add(revision)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastft.errors import ModelError
+from fastft.files import at_home, is_folder
 from fastft.model_code import require_safetensors
 
 TINY = "fastft/tiny"
@@ -22,8 +23,8 @@ def resolve_model(model_name: str, revision: str | None = None, *, weights: bool
     """
     if model_name == TINY:
         return Path(__file__).parent / "tiny" / "model"
-    folder = Path(model_name).expanduser()
-    if folder.is_dir():
+    folder = at_home(model_name)
+    if is_folder(folder):
         from fastft.stages import stage_at, stage_folder
 
         run = stage_at(folder)

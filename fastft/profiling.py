@@ -16,6 +16,7 @@ from rich.console import Console
 from fastft import backend
 from fastft.checking import check
 from fastft.errors import TrainingError
+from fastft.files import at_home
 from fastft.profile_kinds import Spent, spent_by_kind, top_operations
 from fastft.quiet import library_output_to
 
@@ -56,7 +57,7 @@ def profile(
     TrainingError if a step fails.
     """
     checked = check(source, overrides)
-    out = Path(out).expanduser().absolute()
+    out = at_home(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     log = out / "profile.log"
     with tempfile.TemporaryDirectory() as scratch, library_output_to(log, console or Console()) as user:

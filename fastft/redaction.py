@@ -141,7 +141,7 @@ def _of_files(variables: Mapping[str, str]) -> Iterator[str]:
     stored = Path(os.environ.get("HF_STORED_TOKENS_PATH") or home / "stored_tokens")
     yield from re.findall(r"hf_token\s*=\s*(\S+)", _content(stored))
     for name, where in {**_OF_HOME, os.environ.get("NETRC", "~/.netrc"): _OF_HOME["~/.netrc"]}.items():
-        yield from re.findall(where, _content(Path(name).expanduser()), re.MULTILINE)
+        yield from re.findall(where, _content(Path(os.path.expanduser(name))), re.MULTILINE)  # noqa: PTH111
 
 
 def _content(path: Path) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fastft.errors import printable
 from fastft.evals.results import summaries
+from fastft.files import at_home
 from fastft.run import Run
 from fastft.run_files import has_passed, proof_notes
 from fastft.startup import split
@@ -51,7 +52,7 @@ def dry_run(checked: CheckReport, going_on: str | None = None) -> RenderableType
 
 def _placed(checked: CheckReport, run: Run) -> str:
     """The run's directory, and why it isn't the recipe's if it isn't."""
-    wanted = Run(Path(checked.recipe.output_dir).expanduser().absolute())
+    wanted = Run(at_home(checked.recipe.output_dir).absolute())
     taken = "" if wanted == run else f" ({_short(wanted.directory)} exists and is left alone)"
     return _short(run.directory) + taken
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ModelError, TrainingError
-from fastft.files import sha256_of, write_json, write_text
+from fastft.files import at_home, sha256_of, write_json, write_text
 from fastft.heartbeat import is_trained_now, last_beat, last_state
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Run:
 
         An empty folder counts as free; nothing that exists is touched.
         """
-        for directory in _candidates(output_dir.expanduser().absolute()):
+        for directory in _candidates(at_home(output_dir).absolute()):
             if _take(directory):
                 run = cls(directory)
                 write_text(run.recipe_path, recipe_yaml)
@@ -103,13 +103,13 @@ class Run:
     @classmethod
     def next_directory(cls, output_dir: Path) -> Path:
         """The directory that `create` would make now."""
-        candidates = _candidates(output_dir.expanduser().absolute())
+        candidates = _candidates(at_home(output_dir).absolute())
         return next(directory for directory in candidates if _is_free(directory))
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
         """The run in the folder `path`. Raises ModelError if that is no run directory, or has a link that leads out."""
-        directory = Path(path).expanduser().absolute()
+        directory = at_home(path).absolute()
         if not (directory / "recipe.yaml").is_file():
             why = "it holds no recipe.yaml" if directory.is_dir() else "there is no such folder"
             why = "it is a file" if directory.is_file() else why

@@ -185,7 +185,7 @@ class _Index(TypedDict):
 def read_manifest(path: Path) -> dict[str, Any]:
     """manifest.json. Raises ModelError."""
     manifest: dict[str, Any] = read_json(path, ModelError, _PUT_BACK, shape=Manifest)
-    require_inside(manifest["files"], path, ModelError, _PUT_BACK)
+    require_inside([*manifest["files"], *manifest["model"]["base"].get("files", {})], path, ModelError, _PUT_BACK)
     return manifest
 
 

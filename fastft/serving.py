@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fastft.errors import ModelError, RecipeError
+from fastft.files import at_home
 from fastft.targets import ModelTarget, find_target
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def serve(
 
 def find_served(target: Path | str) -> ModelTarget:
     """The one model that `target` means to a server. Raises ModelError if there is none, or more than one."""
-    folder = Path(target).expanduser()
+    folder = at_home(target)
     files = sorted((folder / "exports").glob("gguf-*/*.gguf"))
     if len(files) == 1:
         return find_target(files[0])

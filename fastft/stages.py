@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import ModelError, RecipeError, VerificationError
-from fastft.files import sha256_of, write_json
+from fastft.files import at_home, sha256_of, write_json
 from fastft.run import Run
 from fastft.run_files import has_passed, read_export
 
@@ -70,7 +70,7 @@ def prepare_stage(model_name: str, console: Console) -> None:
     What was trained little can be lost where weights are rounded to 16 bits; that is told, and no reason to stop, as
     the next stage learns on from the rounded ones. Raises ExportError or ModelError if the merge can't be made.
     """
-    run = stage_at(Path(model_name).expanduser())
+    run = stage_at(at_home(model_name))
     if run is None or run.model_dir.is_dir():
         return
     from fastft.exporters import make_exports

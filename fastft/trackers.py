@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastft.files import at_home
 
 if TYPE_CHECKING:
     from fastft.run import Run
@@ -63,7 +64,7 @@ def _let_in(login: Login) -> bool:
     if os.environ.get(login.variable) or (variable and os.environ.get(variable, "").lower() in values):
         return True
     for place, word in login.files:
-        path = Path(place).expanduser()
+        path = at_home(place)
         if path.is_file() and word in path.read_text(encoding="utf-8", errors="replace"):
             return True
     return False

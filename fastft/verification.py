@@ -17,7 +17,7 @@ from fastft.disk_space import is_full
 from fastft.errors import ModelError, VerificationError
 from fastft.exporters.source import Trained
 from fastft.exporters.workbench import MERGED
-from fastft.files import write_json
+from fastft.files import at_home, write_json
 from fastft.proof.result import Check, Verification
 from fastft.quiet import library_output_to
 from fastft.run import Run
@@ -164,7 +164,7 @@ def trained_at(target: Run | Path | str, *, base: str | None = None) -> tuple[Tr
 
     An adapter's exports go into exports/ inside its folder. Raises ModelError if the target is none of these.
     """
-    folder = Path() if isinstance(target, Run) else Path(target).expanduser()
+    folder = Path() if isinstance(target, Run) else at_home(target)
     if not isinstance(target, Run) and (folder / "adapter_config.json").is_file():
         exports = folder.absolute() / "exports"
         return Trained.of_adapter(folder, exports, base), exports / "export.log"

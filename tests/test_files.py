@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fastft.files import make_durable, take_lock
+from fastft.files import at_home, is_folder, make_durable, take_lock
 
 HOLDING = "import sys; from pathlib import Path; from fastft.files import take_lock; l = take_lock(Path(sys.argv[1]))"
 
@@ -91,3 +91,12 @@ def test_a_folder_whose_names_cannot_be_made_durable_is_no_error_and_a_file_is(
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match="Input/output"):
         make_durable(tmp_path / "file")
+
+
+def test_any_text_may_be_given_as_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """pathlib raises over a name that is too long, and over a user's folder that there is not."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_home("~/x") == tmp_path / "x"
+    assert at_home("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    assert is_folder("~")
+    assert not any(is_folder(text) for text in ("x" * 5000, "a\0b", "~nobody-of-this-name"))

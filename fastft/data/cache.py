@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastft.errors import DatasetError
-from fastft.files import folder_hashes, is_alive, write_json
+from fastft.files import at_home, folder_hashes, is_alive, write_json
 from fastft.reading import read_json
 
 _LOG = logging.getLogger("fastft")
@@ -30,7 +30,7 @@ _MOST_BYTES = 20 << 30  # of all entries; the ones used longest ago give way
 def cache_folder() -> Path:
     """Where prepared data is kept: FASTFT_CACHE, or fastft/data below XDG_CACHE_HOME (~/.cache)."""
     if chosen := os.environ.get("FASTFT_CACHE"):
-        return Path(chosen).expanduser()
+        return at_home(chosen)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "fastft" / "data"
 

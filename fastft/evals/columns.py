@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fastft.errors import ModelError, RecipeError
+from fastft.files import at_home
 from fastft.model_loading import require_readable
 from fastft.targets import ModelTarget, find_target
 
@@ -74,7 +75,7 @@ def columns_of(names: Sequence[Path | str], *, base: bool, tokenizer: Path | Non
 
 def _labels(targets: Sequence[ModelTarget]) -> list[str]:
     """What heads each column: the last part of its path, or more of it where two would be called the same."""
-    paths = [Path(target.name).expanduser() for target in targets]
+    paths = [at_home(target.name) for target in targets]
     if len({str(path.absolute()) for path in paths}) < len(paths):
         raise RecipeError("A model is named twice", hint="Name each once.")
     if len(targets) == 1 and targets[0].run is not None and _is_trained(targets[0]):

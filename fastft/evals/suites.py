@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastft.errors import DatasetError, RecipeError
+from fastft.files import at_home
 from fastft.recipe.suggest import nearest
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class Suites:
     def _known(self, task: str) -> str:
         """The task as lm-eval takes it. Raises RecipeError."""
         if task.endswith(_FILES):
-            if not Path(task).expanduser().is_file():
+            if not at_home(task).is_file():
                 raise RecipeError(f"--tasks: there is no file {task}")
-            return str(Path(task).expanduser().absolute())
+            return str(at_home(task).absolute())
         if task not in self._manager.all_tasks:
             close = nearest(task, self._manager.all_tasks)
             raise RecipeError(

@@ -120,9 +120,7 @@ def _token_seconds(shape: Shape, recipe: Recipe, card: Card) -> Range:
     return (read + host[0] * shape.layers / 2, 2 * read + host[1] * shape.layers)
 
 
-def _evaluating(
-    shape: Shape, recipe: Recipe, work: Work, card: Card, rate: Range, between: int
-) -> Range:
+def _evaluating(shape: Shape, recipe: Recipe, work: Work, card: Card, rate: Range, between: int) -> Range:
     """Loss and answers before and after, and the loss `between` times more."""
     forward = 2 * (shape.computed + shape.head) * work.held_out
     times = 2 + between

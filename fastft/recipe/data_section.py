@@ -82,9 +82,7 @@ class DataSection(Section):
     eval_split: Annotated[float | int | str | None, PlainValidator(checks.check_eval_split)] = Field(
         default=None,
         description="Held-out rows: a share, a count, a file of their own, or a split of the Hub set or folder.",
-        json_schema_extra={
-            "expected": "a share between 0 and 1, a whole number of rows, a file, or a split's name"
-        },
+        json_schema_extra={"expected": "a share between 0 and 1, a whole number of rows, a file, or a split's name"},
     )
     chat_template: NonEmpty | None = Field(
         default=None,

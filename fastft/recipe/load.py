@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fastft.errors import Fault, RecipeError
+from fastft.files import at_home
 from fastft.recipe import advice
 from fastft.recipe.contradictions import add_contradictions
 from fastft.recipe.document import Document, KeyPath, from_mapping, plain, reach, read_file
@@ -62,7 +63,7 @@ def _read(source: Path | str | Mapping[str, Any] | Recipe) -> Document:
     if isinstance(source, Mapping):
         return from_mapping(source)
     if isinstance(source, (str, Path)):
-        return read_file(Path(source).expanduser())
+        return read_file(at_home(source))
     raise TypeError(f"a recipe is a file, a mapping or a Recipe, not {type(source).__name__}")
 
 

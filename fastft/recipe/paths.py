@@ -11,6 +11,7 @@ from typing import Any
 
 from fastft.data.readers.finding import find_files, is_glob, matching
 from fastft.errors import DatasetError
+from fastft.files import at_home
 from fastft.recipe.callback_files import resolve_callbacks
 from fastft.recipe.data_section import DATA_PATH, DataSection, SourceSection
 from fastft.recipe.describe import quoted
@@ -238,7 +239,7 @@ def _hub_id_hint(url: str) -> str:
 
 def _expanded(text: str) -> Path:
     try:
-        return Path(text).expanduser()
+        return at_home(text)
     except RuntimeError:  # ~name of nobody on this machine
         return Path(text)
 

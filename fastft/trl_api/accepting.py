@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastft import backend
+from fastft.files import at_home
 from fastft.model_files import TINY, resolve_model
 from fastft.trainers import find_method
 from fastft.trainers.pairs import guard_pairs
@@ -179,7 +180,7 @@ def _by_name(trainer: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 def _reward(name: str) -> Any:
     """A run of method reward as a function that scores; the packaged model as the folder transformers loads."""
-    if (Path(name).expanduser() / "recipe.yaml").is_file():
+    if (at_home(name) / "recipe.yaml").is_file():
         from fastft.recipe.rewards_section import RewardSection
         from fastft.rewards.reward import load_rewards
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fastft.errors import Fault, RecipeError
+from fastft.files import at_home
 from fastft.recipe.describe import expectation, shown
 from fastft.recipe.document import Document, KeyPath, Place, read_file
 from fastft.recipe.faults import add_schema_faults
@@ -24,7 +25,7 @@ _STAND_INS = {"model": {"model_name": "stand/in"}, "data": {"path": "stand/in"}}
 
 def read_fields(path: Path, methods: Sequence[str]) -> dict[str, Any]:
     """The fields that a file sets, for the config of `methods`. Raises RecipeError with every fault."""
-    document = read_file(path.expanduser())
+    document = read_file(at_home(path))
     whole = {"model", "data", "training", "method"} & document.tree.keys()
     fields = _of_recipe(path, methods) if whole else _of_flat(document, methods[0])
     if fields.pop("batch", None) is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from fastft.errors import ModelError
+from fastft.files import is_folder
 from fastft.model import load_model
 from fastft.model_files import read_text_config, resolve_model
 from fastft.recipe.schema import Dtype, LoraSection, ModelSection
@@ -45,7 +45,7 @@ def load_for(
 
 def _prepare_stage(name: str) -> None:
     """A run as the model: its adapter is merged, unless that was done."""
-    if Path(name).expanduser().is_dir():
+    if is_folder(name):
         from rich.console import Console
 
         from fastft.stages import prepare_stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def _header(name: str, record: _Record | None, called: str) -> list[str]:
         problem = f"one column named {names[0][:60]!r}; cells must be divided by a {called}"
     elif "" in names:
         problem = f"column {names.index('') + 1} has no name"
-    elif twice := [name for name in names if names.count(name) > 1]:
+    elif twice := [name for name, count in Counter(names).items() if count > 1]:
         problem = f"the column {twice[0]!r} stands there twice"
     else:
         return names
