@@ -25,6 +25,7 @@ _LOOKED_AT = 1000  # rows that the format is told from; later ones must be in th
 _LOOKED_AT_CHARACTERS = 1 << 28  # of those rows, which are held at once
 _MOST_FAULTS = 100_000  # broken rows after which a file is given up: it is not what its name says
 # A row with one of these filled says something that a model of text can't be shown.
+_UNUSED_NAMED, _NAME = 20, 60  # columns that are named, and characters of each
 _MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
 
@@ -36,6 +37,7 @@ class Converter:
         self._account = account
         self._skips = data.on_error == "skip"
         self._deduplicates = data.deduplicate
+        self._unused: set[str] = set()  # columns that are named in notes
         self._seen: dict[bytes, str] = {}  # digest of what a row says: its place
         self._faults: list[Fault] = []
         self._formats: dict[str, None] = {}
@@ -109,9 +111,14 @@ class Converter:
         """Columns that the format does not read, in rows that fill them. Those of a prompt go to the rewards."""
         if chosen.KIND == "prompt":
             return
-        for column in row.values.keys() - {*chosen.COLUMNS, *_MEDIA}:
-            if row.values[column] not in (None, "", [], {}):
-                self._account.note(f"the column {column!r} is not used", row.place)
+        read = {*chosen.COLUMNS, *_MEDIA}
+        for column, value in row.values.items():
+            if column in read or value in (None, "", [], {}):
+                continue
+            if len(self._unused) < _UNUSED_NAMED:
+                self._unused.add(column)
+            named = f"the column {column[:_NAME]!r} is" if column in self._unused else "further columns are"
+            self._account.note(f"{named} not used", row.place)
 
     def _is_repeated(self, conversation: Conversation) -> bool:
         if not self._deduplicates:

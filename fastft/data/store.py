@@ -157,6 +157,15 @@ def _texts(texts: Sequence[str]) -> pa.Array:
     )
 
 
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """As `_texts` wrote them: Arrow itself reads no text with half a character in it, which JSON can escape."""
+    import pyarrow as pa
+
+    if not pa.types.is_large_string(column.type):
+        return column.to_pylist()
+    return [value.decode("utf-8", "surrogatepass") for value in column.cast(pa.large_binary()).to_pylist()]
+
+
 class _Rows(Sequence[T], Generic[T]):
     """Some rows of a table, each made into a Python object only when it is asked for."""
 
@@ -187,7 +196,9 @@ class _Rows(Sequence[T], Generic[T]):
             yield from self._made(self.chosen[start : start + _ITERATED])
 
     def _taken(self, rows: np.ndarray) -> list[dict[str, Any]]:
-        return self.table.take(_numbers(array("q", rows.tolist()))).to_pylist()
+        taken = self.table.take(_numbers(array("q", rows.tolist())))
+        columns = [_values(taken[name]) for name in taken.column_names]
+        return [dict(zip(taken.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     @abstractmethod
     def _made(self, rows: np.ndarray) -> list[T]: ...

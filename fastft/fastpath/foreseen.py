@@ -95,12 +95,18 @@ def _fused_on_cpu(lora: LoraSection) -> Iterator[Lost]:
         yield Lost("fused LoRA", " and ".join(causes), lost.UNFUSED)
 
 
+def _whole(config: Mapping[str, Any], key: str) -> int:
+    """A size of config.json, which may be anyone's; 0 for what is no number."""
+    value = config.get(key)
+    return value if isinstance(value, int) else 0
+
+
 def _trained_whole(lora: LoraSection | None, config: Mapping[str, Any]) -> Iterator[Lost]:
     if lora is None or lora.adapter_name_or_path is not None:
         return
     targets = lora.target_modules if isinstance(lora.target_modules, list) else []
     chosen = [name for name in _WHOLE if name in (*(lora.modules_to_save or ()), *targets)]
-    size = int(config.get("vocab_size") or 0) * int(config.get("hidden_size") or 0)
+    size = _whole(config, "vocab_size") * _whole(config, "hidden_size")
     if chosen and lost.STATES * len(chosen) * size >= 1e9:
         verb = "are" if len(chosen) > 1 else "is"
         yield Lost("memory", f"{' and '.join(chosen)} {verb} trained whole", lost.trained_whole(len(chosen) * size))
@@ -111,7 +117,7 @@ def _smoothed(recipe: Recipe, config: Mapping[str, Any], arguments: Mapping[str,
     if recipe.method not in ("sft", "pretrain") or not arguments.get("label_smoothing_factor"):
         return
     tokens = int(arguments.get("per_device_train_batch_size") or 1) * int(arguments.get("max_length") or 0)
-    cost = lost.full_logits(tokens, int(config.get("vocab_size") or 0))
+    cost = lost.full_logits(tokens, _whole(config, "vocab_size"))
     yield Lost("cross entropy", "training.label_smoothing_factor is computed from every logit", cost)
 
 

@@ -14,6 +14,7 @@ from fastft.data.conversation import IGNORE, Conversation, Message
 from fastft.data.prepare import PreparedData, prepare_data
 from fastft.data.tokenizer import ChatTokenizer
 from fastft.errors import DatasetError
+from fastft.model_files import resolve_model
 from fastft.recipe.schema import DataSection
 
 
@@ -169,6 +170,25 @@ def _user(text: str) -> dict[str, Any]:
 
 def _assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
+
+
+def test_of_very_many_unused_columns_some_are_named_in_their_order(qwen: ChatTokenizer, tmp_path: Path) -> None:
+    rows = [{**row, **{f"{n}{'x' * 99}": 1 for n in range(30)}} for row in pairs(3)]
+    notes = list(prepare(write(tmp_path / "d.jsonl", rows), qwen).audit.notes)
+    named = [note for note in notes if note.startswith("the column ")]
+    assert [note.partition("x")[0] for note in named[:20]] == [f"the column '{n}" for n in range(20)]
+    assert (len(named), max(map(len, named)) < 100) == (20, True)
+    assert "further columns are not used" in notes
+
+
+def test_half_a_character_in_a_column_s_name_is_kept(tmp_path: Path) -> None:
+    """JSON can escape it, and Arrow reads no text that has it."""
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"prompt": "Snow?", "\\ud800": "White"}\n')
+    tokenizer = ChatTokenizer.load(resolve_model("fastft/tiny", weights=False))
+    data = prepare_data(DataSection(path=str(path)), tokenizer, max_length=64, seed=1, kind="prompt")
+    (conversation,) = data.train_conversations
+    assert conversation.origin == {"further": {"\ud800": "White"}}
 
 
 def test_columns_are_mapped_before_the_format_is_told(qwen: ChatTokenizer, tmp_path: Path) -> None:

@@ -70,4 +70,5 @@ def case(state: dict[str, Path], random: Random, folder: Path, names: list[str])
     shutil.copytree(state["run"], made)
     shutil.copy(state["data"], folder)
     spoil_file(made / random.choice(_FILES), random)
-    require_clear(*run_forked(random.choice(_commands(made)), folder, "hello\n"), [str(made), "merged_16bit", "recipe"])
+    named = [str(made), "merged_16bit", "recipe", "heldout.jsonl:"]
+    require_clear(*run_forked(random.choice(_commands(made)), folder, "hello\n"), named)
