@@ -36,7 +36,7 @@ def resolve_model(model_name: str, revision: str | None = None, *, weights: bool
         )
     if model_name.startswith((".", "/", "~")) or model_name.count("/") != 1:
         raise ModelError(
-            f"model.model_name: there is no folder {model_name}",
+            f"model.model_name: there is no folder {model_name[:200]}",
             hint="Give a folder with config.json, or a Hub id such as unsloth/Llama-3.2-3B-Instruct.",
         )
     if model_name.startswith("fastft/"):

@@ -43,7 +43,7 @@ def case(state: dict[str, Any], random: Random, folder: Path, names: list[str]) 
 
     made = folder / "run"
     shutil.copytree(state["run"], made, copy_function=os.link)
-    names += [str(made), "export"]
+    names += [str(made), "export", "model.model_name"]
     if random.random() < 0.3:
         (made / "manifest.json").unlink()  # an unfinished run
     for _ in range(random.choice((1, 1, 2))):
