@@ -229,7 +229,7 @@ def test_a_longer_run_follows_the_longer_schedule_from_the_checkpoint_on(
         "            raise OSError('pulled')\n"
     )
     recipe["callbacks"] = [f"{tmp_path}/fault.py:Fault"]
-    with pytest.raises(TrainingError, match="step 4 of 6: pulled"):
+    with pytest.raises(TrainingError, match="step 4 of 6: OSError: pulled"):
         train(recipe, tmp_path / "run")
     said = io.StringIO()
     run = fastft.train(
