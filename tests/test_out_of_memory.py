@@ -295,7 +295,7 @@ def test_no_evaluation_makes_logits_of_a_batch(folder: Path) -> None:
 REAL = [
     # What fails, when the limit falls, the megabytes that are left then.
     ("step", "3", "8", {"per_device_train_batch_size": 16}),
-    ("evaluation", "-2", "64", {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 16}),
+    ("evaluation", "-2", "120", {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 32}),
 ]
 
 
@@ -324,7 +324,7 @@ def test_with_a_real_limit_it_finishes_and_equals_a_run_begun_with_less(
         training={"save_steps": 100, "gradient_accumulation_steps": 1, **batch}
         | ({"eval_strategy": "steps", "eval_steps": 2} if what == "evaluation" else {}),
     )
-    recipe["data"]["eval_split"] = 16
+    recipe["data"]["eval_split"] = 32 if what == "evaluation" else 16
     run, said = _alone(tmp_path, recipe, "run", moment, megabytes)
     assert "! memory ran out in " + ("an evaluation" if what == "evaluation" else "step 3") in said
     arguments = json.loads(run.start_path.read_text())["arguments"]
