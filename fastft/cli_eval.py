@@ -86,4 +86,4 @@ def evaluate_command(
     console.print(report.table())
     for line in report.remarks():
         console.print(Text(line, style="dim"))
-    console.print(f"kept in {report.folder}")
+    console.print(f"kept in {report.folder}", soft_wrap=True)

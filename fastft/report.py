@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +37,7 @@ def opening(checked: CheckReport, run: Run, *, resumed: bool) -> RenderableType:
     """Two lines of what is about to happen, then what `check` says."""
     where = f"{run.directory} (--new begins another)" if resumed else _placed(checked, run)
     what = f"going on with {where}" if resumed else f"run directory {where}"
-    return Group(_facts([("fastft", what)]), check_report(checked))
+    return Group(_Facts([("fastft", what)]), check_report(checked))
 
 
 def dry_run(checked: CheckReport, going_on: str | None = None) -> RenderableType:
@@ -47,7 +48,7 @@ def dry_run(checked: CheckReport, going_on: str | None = None) -> RenderableType
     names += [f"gguf-{kind}" for kind in export.gguf_types]
     exports = ", ".join(names) or "none; export.formats: [merged_16bit, gguf] makes some, now or later"
     where = going_on or f"would go to {_placed(checked, run)}"
-    return Group(check_report(checked), _facts([("exports", exports), ("run", where)]))
+    return Group(check_report(checked), _Facts([("exports", exports), ("run", where)]))
 
 
 def _placed(checked: CheckReport, run: Run) -> str:
@@ -67,7 +68,7 @@ def check_report(checked: CheckReport) -> RenderableType:
         ("data", audit.summary()),
         ("plan", f"{_steps(checked)} · about {plan.memory / 1e9:.1f} GB at the peak on {_device(checked)}"),
     ]
-    parts: list[RenderableType] = [_facts(facts)]
+    parts: list[RenderableType] = [_Facts(facts)]
     if checked.defaults:
         parts.append(_defaults(checked))
     parts.extend(Text(f"! {warning}", style="yellow") for warning in checked.warnings)
@@ -153,7 +154,7 @@ def speed(training: Mapping[str, Any], plan: Plan) -> RenderableType:
         facts.insert(0, ("speed", rates(training)))
         peak = f"{training['peak_memory'] / 1e9:.2f} GB at the peak, {plan.memory / 1e9:.2f} planned"
         facts.insert(1, ("memory", peak))
-    return _facts(facts)
+    return _Facts(facts)
 
 
 def rates(training: Mapping[str, Any]) -> str:
@@ -176,7 +177,7 @@ def closing(directory: Path) -> RenderableType:
     facts += [("export", f"{_short(folder)} · {_verdict(folder)}") for folder in _exports(directory)]
     facts += [("eval", line) for line in summaries(directory)]
     facts.append(("next", _next(directory)))
-    return _facts(facts)
+    return _Facts(facts)
 
 
 def standing(told: Standing) -> RenderableType:
@@ -194,7 +195,7 @@ def standing(told: Standing) -> RenderableType:
     facts += [("history" if at == 0 else "", in_words(line)) for at, line in enumerate(told.history[-_LINES:])]
     facts += [("export", f"{_short(folder)} · {_verdict(folder)}") for folder in _exports(told.run)]
     facts.append(("next", _next(told.run) if told.state == "finished" else _go_on(told)))
-    return _facts(facts)
+    return _Facts(facts)
 
 
 def _go_on(told: Standing) -> str:
@@ -228,11 +229,29 @@ def _short(directory: Path) -> str:
     return str(directory.relative_to(here) if directory.is_relative_to(here) else directory)
 
 
-def _facts(facts: Iterable[tuple[str, str]]) -> Table:
-    """A label and what it says, a line each; a long one is folded below itself, not below its label."""
-    grid = Table.grid(padding=0)
-    grid.add_column(width=_LABEL_WIDTH, no_wrap=True, style="bold cyan")
-    grid.add_column(overflow="fold")
-    for label, value in facts:
-        grid.add_row(label, Text(value))
-    return grid
+class _Facts:
+    """A label and what it says, a line each. A long one is folded below itself, at spaces; a command to copy is not."""
+
+    def __init__(self, facts: Iterable[tuple[str, str]]) -> None:
+        self._facts = list(facts)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for label, value in self._facts:
+            for at, line in enumerate([value] if label == "next" else _folded(value, options.max_width - _LABEL_WIDTH)):
+                beside = (label if at == 0 else "").ljust(_LABEL_WIDTH)
+                yield Text.assemble((beside, "bold cyan"), line, no_wrap=True, overflow="ignore")
+
+
+def _folded(value: str, width: int) -> list[str]:
+    """Lines of at most `width` columns; a word that is longer, such as a path, stays whole, to be copied."""
+    lines = []
+    for part in value.splitlines():
+        line, *words = part.split(" ")
+        for word in words:
+            if cell_len(f"{line} {word}") <= width:
+                line += f" {word}"
+            else:
+                lines.append(line)
+                line = word
+        lines.append(line)
+    return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,7 +12,8 @@ from fastft.device import the_cpu
 from fastft.evaluation import Evaluation
 from fastft.exporting import _status
 from fastft.progress import working
-from fastft.report import evaluation
+from fastft.report import closing, evaluation, standing
+from fastft.standing import Standing
 from fastft.user_console import user_console
 
 
@@ -50,6 +52,27 @@ def test_what_goes_to_no_terminal_is_hardly_folded(
     out = io.StringIO()
     user_console(file=out).print("ab " * 100)
     assert max(map(len, out.getvalue().splitlines())) in (width, width - 1, width - 2)
+
+
+def test_what_is_to_be_copied_is_whole_in_a_narrow_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    folder = tmp_path / ("a-long-name-" * 8)
+    folder.mkdir()
+    out = io.StringIO()
+    user_console(file=out).print(closing(folder))
+    assert out.getvalue().splitlines() == [
+        f"adapter  {folder}",
+        f"next     fastft chat {folder}",
+    ]
+
+
+def test_what_is_told_is_folded_below_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "32")
+    out = io.StringIO()
+    path = tmp_path / "long"
+    told = Standing(tmp_path, "stopped", f"it stopped as its disk was full at {path}", 5, 20, None, 5, (), ())
+    user_console(file=out).print(standing(told))
+    assert f"state    stopped: it stopped as\n         its disk was full at\n         {path}\n" in out.getvalue()
 
 
 @pytest.mark.parametrize("quiet", [True, False])
