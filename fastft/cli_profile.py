@@ -51,7 +51,8 @@ def show(found: Profile, console: Any) -> None:
     what = "kernels" if found.on_gpu else "operations"
     console.print(_times(f"{what} that took most, whatever for", found.operations, found))
     console.print(_memory(found.memory, on_gpu=found.on_gpu))
-    console.print(f"[bold cyan]trace[/]  {found.trace}: open it at https://ui.perfetto.dev or in chrome://tracing", soft_wrap=True)
+    to_open = f"{found.trace}: open it at https://ui.perfetto.dev or in chrome://tracing"
+    console.print(f"[bold cyan]trace[/]  {to_open}", soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> Table:
