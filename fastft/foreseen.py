@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fastft.checking import CheckReport, check
 from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.errors import TrainingError
-from fastft.resume import GoingOn, run_to_resume, same_data, unfinished_twin
+from fastft.resume import GoingOn, run_to_resume, unfinished_twin
+from fastft.same_data import data_change, require_same_data, same_data
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
@@ -24,7 +25,9 @@ def checked_and_placed(
     """
     if resume:
         going_on = run_to_resume(source, overrides)
-        return check(going_on.recipe), _in_words(going_on)
+        checked = check(going_on.recipe)
+        require_same_data(going_on.run, checked.data.audit.as_dict())
+        return checked, _in_words(going_on)
     checked = check(source, overrides)
     return checked, None if resume is False else _by_itself(source, overrides, checked)
 
@@ -34,8 +37,12 @@ def _by_itself(source: Any, overrides: Sequence[str], checked: CheckReport) -> s
         twin = unfinished_twin(source, overrides)
     except TrainingError as error:
         return f"would be refused now: {error.message}"
-    if twin is None or not same_data(twin.run, checked.data.audit.as_dict()):
+    if twin is None:
         return None
+    audit = checked.data.audit.as_dict()
+    if not same_data(twin.run, audit):
+        change = data_change(twin.run, audit)
+        return f"would begin another: {twin.run.directory} is unfinished and of other data ({change})"
     return _in_words(twin) + "; --new begins another"
 
 

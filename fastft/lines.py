@@ -33,6 +33,13 @@ def append_lines(path: Path, *values: Mapping[str, Any]) -> None:
         raise TrainingError(why_unwritable(error, path)) from error
 
 
+def strict(point: Mapping[str, Any]) -> dict[str, Any]:
+    """`point` with null for what is no finite number: JSON has no NaN and no Infinity, and many readers refuse them."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in point.items()
+    }
+
+
 def _write_whole(descriptor: int, text: bytes) -> None:
     """All of it or, where the disk ends within, nothing of it."""
     before = os.fstat(descriptor).st_size

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.spinner import Spinner
 
-from fastft.lines import append_lines
+from fastft.lines import append_lines, strict
 from fastft.time_left import TimeLeft, spoken, steps_of_strategy
 
 _LINES_WITHOUT_TERMINAL = 10
@@ -81,7 +81,7 @@ def progress_callback(
                 return
             seconds = time.perf_counter() - self.started
             point = {"step": state.global_step, "seconds": round(seconds, 3), **(logs or {})}
-            append_lines(metrics, point)
+            append_lines(metrics, strict(point))
             if "loss" in point:
                 self.display.update(state.global_step, point, self.left.left(state.global_step))
 

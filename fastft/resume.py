@@ -28,16 +28,17 @@ from fastft.changes import (
 )
 from fastft.checkpoints import save_whole, step_of, whole_checkpoint
 from fastft.disk_space import disk_told
-from fastft.errors import DatasetError, FastftError, RecipeError, TrainingError
+from fastft.errors import FastftError, RecipeError, TrainingError
 from fastft.files import write_json
 from fastft.heartbeat import is_trained_now, last_beat, require_alone
+from fastft.history import METRICS
 from fastft.lines import keep_where, unreadable_lines
 from fastft.model_files import resolve_model
 from fastft.model_fit import fit_to_model
 from fastft.own_code import described, log_traceback, place_in_own_code
 from fastft.recipe.load import load_recipe
 from fastft.run import Run
-from fastft.run_files import read_audit, read_start
+from fastft.run_files import read_start
 from fastft.stopping import Stopping, last_words
 
 if TYPE_CHECKING:
@@ -138,29 +139,6 @@ def _fitted(recipe: Recipe) -> Recipe:
     return fit_to_model(recipe, folder)
 
 
-def same_data(run: Run, audit: Mapping[str, Any]) -> bool:
-    """Whether the run began with these examples, or with none yet."""
-    if not run.audit_path.exists():
-        return True
-    was = read_audit(run.audit_path)
-    return was["examples_sha256"] == audit["examples_sha256"]
-
-
-def guard_same_data(run: Run, audit: Mapping[str, Any], *, resumed: bool) -> None:
-    """Keep the data's audit in the run; when resuming, refuse examples that are not those the run began with."""
-    if resumed and run.audit_path.exists():
-        if not same_data(run, audit):
-            was = read_audit(run.audit_path)
-            same_rows = was["fingerprint"] == audit["fingerprint"]
-            what = "tokenizer or chat template" if same_rows else "data set"
-            raise DatasetError(
-                f"the {what} changed since {run.directory} began: the examples are not the same",
-                hint=f"Put the former {what} back, or start a new run: --new.",
-            )
-        return
-    write_json(run.audit_path, audit)
-
-
 def started_with(run: Run) -> dict[str, Any]:
     """The training arguments the run began with; none before it has."""
     begun = begun_with(run)
@@ -205,6 +183,9 @@ def say_where(run: Run, console: Console, ended: str, *, insists: bool) -> None:
             if not path.exists():
                 lost = f"! {path} is gone: nothing tells whether the {what} is the one the run began with"
                 console.print(lost, style="yellow", markup=False)
+        if not run.metrics_path.exists():
+            lost = f"! {run.metrics_path} is gone, with what was logged until step {step_of(checkpoint)}"
+            console.print(lost, style="yellow", markup=False)
     elif not any(run.checkpoints.glob("checkpoint-*")):
         console.print(f"beginning at the first step: no checkpoint was written yet{how}", markup=False)
     elif insists:
@@ -287,7 +268,7 @@ def _forget_points_after(run: Run, step: int) -> None:
 
 def _tell_unreadable(run: Run, console: Console) -> None:
     """Lines that can't be read are left out when a run goes on; how many, and which is the first."""
-    for name in ("metrics.jsonl", "samples.jsonl", "completions.jsonl", f"{BAD_BATCHES}/{LIST}"):
+    for name in (METRICS, "samples.jsonl", "completions.jsonl", f"{BAD_BATCHES}/{LIST}"):
         if numbers := unreadable_lines(run.directory / name):
             lines = "1 unreadable line is" if len(numbers) == 1 else f"{len(numbers):,} unreadable lines are"
             told = f"! {run.directory / name}: {lines} left out; the first is line {numbers[0]:,}"

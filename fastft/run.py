@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastft.errors import ModelError, TrainingError
 from fastft.files import at_home, sha256_of, write_json, write_text
 from fastft.heartbeat import is_trained_now, last_beat, last_state
+from fastft.history import METRICS
 
 if TYPE_CHECKING:
     from fastft.verification import Verification
@@ -46,7 +47,7 @@ class Run:
 
     @property
     def metrics_path(self) -> Path:
-        return self.directory / "metrics.jsonl"
+        return self.directory / METRICS
 
     @property
     def log_path(self) -> Path:

@@ -130,6 +130,8 @@ class Generation(TypedDict):
 class _Examples(TypedDict):
     examples_sha256: str
     fingerprint: str
+    template_sha256: NotRequired[str]
+    sources: NotRequired[dict[str, int]]
 
 
 class _Passed(TypedDict):

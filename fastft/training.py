@@ -40,8 +40,9 @@ from fastft.out_of_memory import (
 from fastft.planning.disk import require_disk
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
-from fastft.resume import GoingOn, run_to_resume, same_data, say_where, unfinished_twin
+from fastft.resume import GoingOn, run_to_resume, say_where, unfinished_twin
 from fastft.run import Run
+from fastft.same_data import data_change, same_data
 from fastft.startup import Startup, first_step_callback
 from fastft.stopping import Stopping, spare_workers, stopping_on_signals
 from fastft.user_console import user_console
@@ -81,7 +82,8 @@ def train(
     if twin is not None and same_data(twin.run, checked.data.audit.as_dict()):
         going_on = twin
     elif twin is not None:
-        warn(f"{twin.run.directory} is unfinished and of other data; a new run begins")
+        change = data_change(twin.run, checked.data.audit.as_dict())
+        warn(f"{twin.run.directory} is unfinished and of other data ({change}); a new run begins")
     resumed = going_on.run if going_on else None
     startup.done("check")
     output = Path(checked.recipe.output_dir)
@@ -178,7 +180,8 @@ def _train(around: _Around, checked: CheckReport, *, resumed: bool) -> None:
     from fastft.artifacts import write_heldout
     from fastft.batch_search.search import search_batch
     from fastft.own_code import keep_code
-    from fastft.resume import guard_same_data, keep_start
+    from fastft.resume import keep_start
+    from fastft.same_data import guard_same_data
 
     run, recipe, data = around.run, checked.recipe, checked.data
     guard_same_data(run, data.audit.as_dict(), resumed=resumed)

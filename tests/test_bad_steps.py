@@ -265,6 +265,7 @@ def test_a_skipped_step_moves_no_weight_and_training_goes_on(tmp_path: Path) -> 
     points = [point for point in run.metrics() if "grad_norm" in point]
     assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
     assert [point["step"] for point in points if "loss" in point] == [1, 2, 3, 5, 6], "4 had no loss, and not 0"
+    assert [point["step"] for point in points if point["grad_norm"] is None] == [4], "NaN is no JSON"
 
 
 @pytest.mark.slow

@@ -172,10 +172,11 @@ def test_where_a_run_goes_on_is_said_and_hours_are_not_taken_again_unasked(insis
     else:
         say_where(run, console, "", insists=False)
     said = out.getvalue().splitlines()
-    gone = [said.pop(2), said.pop(2)]
+    gone = [said.pop(2) for _ in range(3)]
     assert gone == [
         f"! {tmp_path}/start.json is gone: nothing tells whether the base model is the one the run began with",
         f"! {tmp_path}/audit.json is gone: nothing tells whether the data set is the one the run began with",
+        f"! {tmp_path}/metrics.jsonl is gone, with what was logged until step 10",
     ]
     assert said[0] == "beginning at the first step: no checkpoint was written yet"
     assert said[1] == "going on from step 10 (checkpoint-10); it died at step 12: killed"

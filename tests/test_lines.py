@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from fastft.errors import TrainingError
-from fastft.lines import append_lines, keep_until, unreadable_lines
+from fastft.lines import append_lines, keep_until, strict, unreadable_lines
 from fastft.resume import find_checkpoint
 from fastft.run import Run
 
@@ -85,3 +85,8 @@ def test_a_run_that_goes_on_tells_the_lines_it_leaves_out(tmp_path: Path) -> Non
         f"! {tmp_path}/metrics.jsonl: 2 unreadable lines are left out; the first is line 2",
         f"! {tmp_path}/samples.jsonl: 1 unreadable line is left out; the first is line 2",
     ]
+
+
+def test_a_point_is_json_that_every_reader_takes() -> None:
+    point = {"step": 1, "loss": float("nan"), "grad_norm": float("-inf"), "rate": 0.5, "name": "NaN", "of": None}
+    assert strict(point) == {"step": 1, "loss": None, "grad_norm": None, "rate": 0.5, "name": "NaN", "of": None}

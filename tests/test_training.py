@@ -206,8 +206,8 @@ def test_resuming_refuses_another_recipe_and_other_data(data: Path, tmp_path: Pa
     Run.create(tmp_path / "run", recipe.to_yaml())
     with pytest.raises(RecipeError, match=r"training\.max_steps: was 6 and is 5\. a run can be made longer"):
         fastft.train(_recipe(moved, max_steps=5), output_dir=tmp_path / "run", resume=True)
-    from fastft.resume import guard_same_data
+    from fastft.same_data import guard_same_data
 
     guard_same_data(Run(tmp_path / "run"), {"fingerprint": "a", "examples_sha256": "a"}, resumed=False)
-    with pytest.raises(DatasetError, match="the data set changed since"):
+    with pytest.raises(DatasetError, match="the data is another than when"):
         fastft.train(_recipe(moved), output_dir=tmp_path / "run", resume=True, console=Console(file=io.StringIO()))

@@ -75,8 +75,9 @@ def _readers(made: Path, recipe: Any) -> list[Any]:
     from fastft.model_files import resolve_model
     from fastft.recipe.load import load_recipe
     from fastft.replaying import replay
-    from fastft.resume import guard_same_data, run_to_resume, started_with
+    from fastft.resume import run_to_resume, started_with
     from fastft.run import Run
+    from fastft.same_data import guard_same_data
     from fastft.serving import find_served
     from fastft.stages import lineage, stage_at
     from fastft.targets import find_target
