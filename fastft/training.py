@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from fastft import backend, report
+from fastft.assembly import Around, load, make_trainer, tell_on
 from fastft.bad_steps import FOLDER as BAD_BATCHES
 from fastft.bad_steps import BadSteps
 from fastft.checking import CheckReport, check
 from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.disk_space import disk_told
 from fastft.errors import TrainingError, VerificationError
-from fastft.heartbeat import Heartbeat, alone_in_run
-from fastft.history import History, history_of
-from fastft.host_memory import asking_for_no_more, loading_from, refreshing_callback, require_address_space
+from fastft.heartbeat import alone_in_run
+from fastft.history import history_of
+from fastft.host_memory import asking_for_no_more, require_address_space
 from fastft.killed import with_less_if_killed
 from fastft.out_of_memory import (
     StepStart,
     TooLittleMemoryError,
-    evaluate_with_less,
     failed_in,
     give_back,
     hint_of,
@@ -43,14 +43,12 @@ from fastft.recipe.overrides import output_dir_override
 from fastft.resume import GoingOn, run_to_resume, say_where, unfinished_twin
 from fastft.run import Run
 from fastft.same_data import data_change, same_data
-from fastft.startup import Startup, first_step_callback
-from fastft.stopping import Stopping, spare_workers, stopping_on_signals
+from fastft.startup import Startup
+from fastft.stopping import stopping_on_signals
 from fastft.user_console import user_console
 
 if TYPE_CHECKING:
-    from fastft.base_identity import BaseIdentity
     from fastft.recipe.schema import Recipe
-    from fastft.throughput import Meter
 
 
 def train(
@@ -74,7 +72,7 @@ def train(
     when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
     """
     console, startup = console or user_console(), startup or Startup()
-    warn = partial(_warn, console)
+    warn = partial(tell_on, console)
     overrides = (*overrides, *output_dir_override(output_dir))
     going_on = run_to_resume(source, overrides) if resume else None
     twin = unfinished_twin(source, overrides, warn) if resume is None else None
@@ -113,14 +111,14 @@ def _train_and_export(
     ):
         if going_on is not None:
             going_on.adopt(console)
-            with_less_if_killed(run, heartbeat.before, partial(_warn, console))
+            with_less_if_killed(run, heartbeat.before, partial(tell_on, console))
         if run.finished:
             console.print("The training of this run is finished." + (" Now its exports." if exports else ""))
         else:
             if going_on is not None:
                 say_where(run, console, history.last_end(), insists=insists)
             with library_output_to(run.log_path, console) as user, stopping_on_signals(user) as stopping:
-                around = _Around(run, user, startup, stopping, heartbeat, history)
+                around = Around(run, user, startup, stopping, heartbeat, history)
                 _train_as_memory_allows(around, checked, going_on is not None)
         if exports:
             heartbeat.beat("exporting")
@@ -128,31 +126,11 @@ def _train_and_export(
                 run.export(console=console, watch=partial(heartbeat.beat, "exporting", now=False))
 
 
-@dataclass(frozen=True, slots=True)
-class _Around:
-    """What a training has around it: where it goes, what it says, its clock, and what may end it."""
-
-    run: Run
-    console: Console
-    startup: Startup
-    stopping: Stopping
-    heartbeat: Heartbeat
-    history: History
-
-    def tell(self, what: str) -> None:
-        _warn(self.console, what)
-
-
-def _warn(console: Console, what: str) -> None:
-    """One line that should not be overlooked."""
-    console.print(f"! {what}", style="yellow", markup=False)
-
-
 class _AgainError(Exception):
     """Memory ran out in a step, and training shall go on with less."""
 
 
-def _train_as_memory_allows(around: _Around, checked: CheckReport, resumed: bool) -> None:
+def _train_as_memory_allows(around: Around, checked: CheckReport, resumed: bool) -> None:
     """Train; where memory runs out in a step, go on with half the micro-batch, which is recorded.
 
     Raises TooLittleMemoryError with the run where a process that begins afresh may come further: the allocator of
@@ -176,7 +154,7 @@ def _train_as_memory_allows(around: _Around, checked: CheckReport, resumed: bool
         resumed = True
 
 
-def _train(around: _Around, checked: CheckReport, *, resumed: bool) -> None:
+def _train(around: Around, checked: CheckReport, *, resumed: bool) -> None:
     from fastft.artifacts import write_heldout
     from fastft.batch_search.search import search_batch
     from fastft.own_code import keep_code
@@ -188,7 +166,7 @@ def _train(around: _Around, checked: CheckReport, *, resumed: bool) -> None:
     for change in keep_code(run, recipe):
         around.tell(change)
     write_heldout(run, data.evaluation_conversations)
-    model, tokenizer, base = _load(around, checked)
+    model, tokenizer, base = load(around, checked)
     with asking_for_no_more() if checked.device.is_cpu else nullcontext():
         checked = search_batch(checked, run, model, tokenizer, around.console)
         around.startup.done("batch search")
@@ -196,7 +174,7 @@ def _train(around: _Around, checked: CheckReport, *, resumed: bool) -> None:
         _train_loaded(around, checked, model, tokenizer)
 
 
-def _train_loaded(around: _Around, checked: CheckReport, model: Any, tokenizer: Any) -> None:
+def _train_loaded(around: Around, checked: CheckReport, model: Any, tokenizer: Any) -> None:
     from fastft.artifacts import save_trained
     from fastft.evaluation import evaluate_model, evaluated_by, trainer_metrics
     from fastft.progress import working
@@ -213,7 +191,7 @@ def _train_loaded(around: _Around, checked: CheckReport, model: Any, tokenizer: 
     with working(console, answering, aloud=True), memory_for("to answer prompts"):
         before = evaluate_model(model, *evaluated)
     startup.done("evaluation")
-    trainer, meter = _make_trainer(around, checked, model, tokenizer, arguments)
+    trainer, meter = make_trainer(around, checked, model, tokenizer, arguments)
     with working(console, "measuring the model before training"):
         before = replace(before, metrics=trainer_metrics(trainer, method))
     startup.done("trainer")
@@ -231,7 +209,7 @@ def _train_loaded(around: _Around, checked: CheckReport, model: Any, tokenizer: 
     console.print(report.speed(run.manifest()["training"], checked.plan))
 
 
-def _take_the_steps(around: _Around, trainer: Any) -> None:
+def _take_the_steps(around: Around, trainer: Any) -> None:
     """Train to the end. Where memory runs out in a step, that is repeated from its start with less.
 
     As long as little was done all of it is done again: then the result is to the byte that of a run begun with less.
@@ -260,70 +238,3 @@ def _take_the_steps(around: _Around, trainer: Any) -> None:
         let_go(trainer)
         reached = step_of(whole_checkpoint(run.checkpoints))
         raise _AgainError(f"memory ran out in step {step}; going on from step {reached} with {less}") from None
-
-
-def _load(around: _Around, checked: CheckReport) -> tuple[Any, Any, BaseIdentity]:
-    """(model, tokenizer, what the base is), and what can only be tried with them: the exports' converter."""
-    from fastft.exporters.gguf import rehearse
-    from fastft.lora_start import keep_start_of_lora
-    from fastft.model import identify_base, load_model
-    from fastft.model_files import resolve_model
-    from fastft.planning.work import checkpointing_of
-    from fastft.progress import working
-    from fastft.resume import started_with
-    from fastft.stages import prepare_stage
-    from fastft.trainers import find_method
-
-    recipe, run, begun = checked.recipe, around.run, started_with(around.run)
-    prepare_stage(recipe.model.model_name, around.console)
-    with working(around.console, "importing Unsloth", aloud=True):
-        backend.import_unsloth()
-    around.startup.done("imports")
-    folder = resolve_model(recipe.model.model_name, recipe.model.revision, weights=False)
-    with working(around.console, "loading the model", aloud=True):
-        limited = loading_from(folder) if checked.device.is_cpu else nullcontext()
-        with limited, memory_for("to load the model"):
-            model, tokenizer = load_model(
-                recipe.model,
-                recipe.lora,
-                classifies=find_method(recipe.method).classifies,
-                checkpointing=checkpointing_of(recipe, begun) if begun else checked.checkpointing,
-            )
-        base = identify_base(model, recipe.model, recipe.lora)
-        keep_start_of_lora(model, recipe.lora, run.initial_adapter)
-        if recipe.export.needs_llama_cpp:
-            rehearse(folder, checked.tokenizer.folder, checked.tokenizer.chat_template)
-    around.startup.done("loading")
-    tokenizer.chat_template = checked.tokenizer.chat_template
-    return model, tokenizer, base
-
-
-def _make_trainer(
-    around: _Around, checked: CheckReport, model: Any, tokenizer: Any, arguments: Mapping[str, Any]
-) -> tuple[Any, Meter]:
-    """The method's trainer with all that watches it, and the meter of its steps."""
-    from fastft.bounded import keep_bounded
-    from fastft.fastpath.audit import watch_fast_path
-    from fastft.progress import progress_callback
-    from fastft.throughput import meter_for
-    from fastft.trainers import find_method, trainer_builder
-    from fastft.trainers.comforts import add_comforts
-    from fastft.trainers.method import Job
-
-    run, recipe, method = around.run, checked.recipe, find_method(checked.recipe.method)
-    planned = sum(checked.plan.step_seconds) / 2 if checked.plan.step_seconds else None
-    callbacks = [progress_callback(around.console, run.metrics_path, method.displayed, planned)]
-    job = Job(model, tokenizer, checked.data, arguments, run.checkpoints, callbacks, recipe.rewards)
-    trainer = trainer_builder(recipe.method)(job)
-    keep_bounded(trainer)
-    spare_workers(trainer)
-    meter = meter_for(checked, trainer.model, arguments)
-    meter.attach(trainer)
-    trainer.add_callback(first_step_callback(around.startup))
-    add_comforts(trainer, recipe, run, checked.tokenizer, around.console)
-    watch_fast_path(trainer, recipe, arguments, run, around.console)
-    trainer.add_callback(around.heartbeat.callback())
-    if checked.device.is_cpu:
-        trainer.add_callback(refreshing_callback())
-    evaluate_with_less(trainer, run, around.tell)
-    return trainer, meter

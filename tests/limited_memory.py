@@ -36,7 +36,7 @@ def main(recipe: str, output_dir: str, moment: str, megabytes: str) -> None:
         setattr(module, name, limited)
 
     if moment == "load":
-        before(training, "_load")
+        before(training, "load")
     elif moment == "rehearsal":
         before(rehearsal, "rehearse")
     else:
@@ -56,14 +56,14 @@ def _at_step(training: Any, step: int, megabytes: float) -> None:
             if state.global_step == -step:
                 limit(megabytes)
 
-    make = training._make_trainer
+    make = training.make_trainer
 
     def made(*args: Any) -> Any:
         trainer, meter = make(*args)
         trainer.add_callback(Limiting())
         return trainer, meter
 
-    training._make_trainer = made
+    training.make_trainer = made
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def _looking_at_outputs(made: list[Any]) -> Iterator[None]:
     """`made` gets the logits that the model gives in the evaluations of the trainings within."""
     from fastft import training
 
-    make = training._make_trainer
+    make = training.make_trainer
 
     def looked_at(*args: Any) -> Any:
         trainer, meter = make(*args)
@@ -109,7 +109,7 @@ def _looking_at_outputs(made: list[Any]) -> Iterator[None]:
         return trainer, meter
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_make_trainer", looked_at)
+        patch.setattr(training, "make_trainer", looked_at)
         yield
 
 
