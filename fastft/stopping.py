@@ -1,6 +1,7 @@
 """SIGINT, SIGTERM and SIGHUP while training: the step is finished, a checkpoint written, and the process ends.
 
-A second signal ends it at once; what is half-written then is passed over by the next `--resume`.
+A second signal ends it at once; what is half-written then is passed over by the next `--resume`. SIGHUP counts once:
+of a terminal that is closed both the kernel and the shell tell.
 Python runs handlers between two steps of its own in the main thread, and a call into torch may take seconds; so a
 thread beside it hears of signals too, says what will happen, and ends the process.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LAST_WORDS = 2.0  # seconds that these may take, to a terminal that is held up, say
+_ECHO = (
+    0.5  # seconds in which the same signal counts once: told to a group, it also comes from `uv run`, which hands it on
+)
 
 
 @dataclass(slots=True)
@@ -47,7 +52,8 @@ class Stopping:
     graceful: bool = False
     terminals: tuple[int, ...] = ()  # descriptors that are one
     last_words: Callable[[str], str] | None = None
-    _heard: list[int] = field(default_factory=list)  # by the thread, which tells the first and acts on the second
+    _first: tuple[int, float] | None = None  # the signal the thread heard first, and when
+    _ending: threading.Event = field(default_factory=threading.Event)  # the thread ends the process, on a second one
 
     @property
     def exit_code(self) -> int:
@@ -57,8 +63,8 @@ class Stopping:
     def handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """The handler of all three. Raises KeyboardInterrupt where there is no step to finish."""
         if self.received is not None:
-            if number != signal.SIGHUP:  # of a terminal that is closed both the kernel and the shell tell
-                threading.Event().wait(2 * _LAST_WORDS)  # the thread ends the process
+            if self._ending.wait(_ECHO):
+                threading.Event().wait(2 * _LAST_WORDS)  # nothing more is done until the thread ends the process
                 os._exit(128 + number)
             return
         self.received = signal.Signals(number)
@@ -71,8 +77,8 @@ class Stopping:
 
     def hear(self, number: int) -> None:
         """What the thread does about a signal: tell of the first, end the process at the second."""
-        self._heard.append(number)
-        if len(self._heard) == 1:
+        if self._first is None:
+            self._first = number, time.monotonic()
             if number == signal.SIGHUP:
                 self._say_no_more()
             if self.graceful:
@@ -81,9 +87,13 @@ class Stopping:
                     "at once (an evaluation under way is left, and made when the run goes on)"
                 )
                 _beside(partial(self._tell, told))
-        elif number != signal.SIGHUP:
+        elif number != signal.SIGHUP and not self._is_echo(number):
+            self._ending.set()
             _beside(partial(self._end, signal.Signals(number).name)).join(_LAST_WORDS)
             os._exit(128 + number)
+
+    def _is_echo(self, number: int) -> bool:
+        return self._first is not None and number == self._first[0] and time.monotonic() - self._first[1] < _ECHO
 
     def _end(self, name: str) -> None:
         then = ""

@@ -108,6 +108,7 @@ def test_a_second_one_ends_it_with_a_word(tmp_path: Path, terminal: bool, second
     with training(tmp_path, terminal=terminal) as begun:
         begun.process.send_signal(signal.SIGINT)
         begun.hear("once more", within=2)
+        time.sleep(0.6)
         begun.process.send_signal(second)
         begun.hear(f"{second.name} again: ended at once; it goes on from step 7", within=2)
         assert begun.process.wait(timeout=2) == 128 + second
@@ -116,14 +117,44 @@ def test_a_second_one_ends_it_with_a_word(tmp_path: Path, terminal: bool, second
         assert not terminal or begun.said.rindex("\x1b[?25h") > begun.said.rindex("\x1b[?25l")  # the cursor is back
 
 
-def test_two_quick_ones_end_it_with_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_comes_twice_is_one(tmp_path: Path, sent: signal.Signals) -> None:
+    """As when a group is told, and `uv run`, which is in it, hands it on."""
     with training(tmp_path, terminal=False) as begun:
-        for _ in range(2):
-            begun.process.send_signal(signal.SIGINT)
+        for _ in range(3):
+            begun.process.send_signal(sent)
             time.sleep(0.02)
-        assert begun.process.wait(timeout=3) == 130
+        begun.hear(f"received {sent.name}")
+        assert begun.process.wait(timeout=3) == 0
         begun.hear()
-        assert "SIGINT again: ended at once" in begun.said
+        assert begun.said.count("this step is finished") == 1
+        assert "again" not in begun.said
+
+
+def test_without_a_step_to_finish_one_that_comes_twice_leaves_the_time_to_end(tmp_path: Path) -> None:
+    work = """
+    try: work() or work()
+    finally:
+        import time
+        time.sleep(1)
+        print("tidied up", flush=True)"""
+    with training(tmp_path, terminal=False, work=work, graceful=False) as begun:
+        for _ in range(2):
+            begun.process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        begun.hear("tidied up")
+
+
+@pytest.mark.parametrize("pause", [0.02, 0.7])
+def test_another_at_once_or_the_same_after_a_while_is_a_second_one(tmp_path: Path, pause: float) -> None:
+    second = signal.SIGTERM if pause < 0.5 else signal.SIGINT
+    with training(tmp_path, terminal=False) as begun:
+        begun.process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+        begun.process.send_signal(second)
+        assert begun.process.wait(timeout=3) == 128 + second
+        begun.hear()
+        assert f"{second.name} again: ended at once" in begun.said
 
 
 _IN_A_LINE = """
@@ -139,7 +170,7 @@ def test_a_second_one_ends_it_whatever_is_held_up(tmp_path: Path, work: str) -> 
     with training(tmp_path, terminal=False, work=work) as begun:
         for _ in range(2):
             begun.process.send_signal(signal.SIGTERM)
-            time.sleep(0.05)
+            time.sleep(0.6)
         assert begun.process.wait(timeout=4) == 143
 
 
