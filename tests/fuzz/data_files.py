@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.fuzz.mutations import DEEP, HUGE, json_text, spoil_bytes, spoil_value
 
+MEMORY = 6 << 30  # bytes of address space; Arrow's allocator reserves 4 GB of it in time, and takes 0.3 GB at most
 MOST_ROWS = 100_000  # looked at of one file
 _BLOCK = 8 << 20  # bytes; a bomb is 300 of them
 _BLOCKS = {"jsonl": b"a" * _BLOCK, "json": b"[" + b"1," * (_BLOCK // 2), "csv": b'"' + b"a\n" * (_BLOCK // 2),
