@@ -54,7 +54,7 @@ def export(
     from fastft.exporting import export as export_it
     from fastft.user_console import user_console
 
-    console = user_console()
+    console = user_console(tireless=True)
     asked = {"dtype": dtype, "base": base, "hub_model_id": hub_model_id, "overwrite": overwrite}
     try:
         export_it(target, formats, quantization, **asked, verify=False if no_verify else None, console=console)

@@ -63,7 +63,7 @@ def evaluate(
 
     names = [targets] if isinstance(targets, Path | str) else list(targets)
     options = Options(**how)
-    console = console or user_console()
+    console = console or user_console(tireless=True)
     found = columns_of(names, base=base, tokenizer=tokenizer)
     folder = _folder(out, found, data)
     with tempfile.TemporaryDirectory() as scratch:

@@ -36,7 +36,7 @@ def library_output_to(log: Path, console: Console) -> Iterator[Console]:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             sys.stdout = sys.stderr = file
-            yield user_console(file=user) if on_stdout else console
+            yield user_console(file=user, tireless=True) if on_stdout else console
         finally:
             user.flush()
             sys.stdout, sys.stderr = streams

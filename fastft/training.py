@@ -71,7 +71,7 @@ def train(
     Raises RecipeError, DatasetError and ModelError before anything is written; TrainingError and ExportError later,
     when the run directory keeps what was reached; VerificationError if an export doesn't behave as trained.
     """
-    console, startup = console or user_console(), startup or Startup()
+    console, startup = console or user_console(tireless=True), startup or Startup()
     warn = partial(tell_on, console)
     overrides = (*overrides, *output_dir_override(output_dir))
     going_on = run_to_resume(source, overrides) if resume else None

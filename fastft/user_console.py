@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -17,9 +19,39 @@ class _Uncropped(Console):
         super().print(*objects, crop=crop, **options)
 
 
-def user_console(**options: Any) -> Console:
-    """On stdout, left out. Lines are folded at the terminal's width or at COLUMNS, hardly where there is neither."""
-    console = _Uncropped(highlight=False, **options)
+class _Tireless(_Uncropped):
+    """Falls silent where nothing can be written any more: a pipe nobody reads, a full disk, a terminal that is gone.
+
+    Hours of work don't end for that; rich would end the process.
+    """
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            self._fall_silent(error)
+
+    def on_broken_pipe(self) -> None:
+        self._fall_silent(BrokenPipeError("nobody reads it"))
+
+    def _fall_silent(self, error: OSError) -> None:
+        del self._buffer[:]
+        self.quiet = True
+        with suppress(OSError, ValueError, AttributeError):  # what is in its buffer has to go somewhere, too
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
+        with suppress(OSError, ValueError):
+            told = f"what is said can't be written any more ({error.strerror or error}); the work goes on"
+            sys.stderr.write(f"fastft: {told}\n")  # the log's while there is one
+
+
+def user_console(*, tireless: bool = False, **options: Any) -> Console:
+    """On stdout, left out. Lines are folded at the terminal's width or at COLUMNS, hardly where there is neither.
+
+    `tireless`: what can't be written ends nothing.
+    """
+    console = (_Tireless if tireless else _Uncropped)(highlight=False, **options)
     if not console.is_terminal and not console.is_jupyter and "COLUMNS" not in os.environ:
         console.width = _WIDE
     return console

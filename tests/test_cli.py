@@ -156,3 +156,11 @@ def test_what_nobody_foresaw_is_one_message_too(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: fastft failed with KeyError: 'odd\\x1b'\n")
     assert "--traceback" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_of_few_characters_is_no_reason_to_end(encoding: str) -> None:
+    command = [sys.executable, "-m", "fastft", "check", str(QUICKSTART)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    assert b"1,600 to train on, 100 held out" in done.stdout

@@ -195,3 +195,28 @@ def _read_until_closed(terminal: int) -> None:
     with suppress(OSError):
         while os.read(terminal, 4096):
             pass
+
+
+@pytest.mark.parametrize("where", ["a pipe nobody reads", "/dev/full"])
+def test_what_nobody_hears_ends_nothing(where: str, recipe: Path, whole: Path) -> None:
+    """As when `tee` or an SSH connection dies, or the disk of `> out.txt` is full."""
+    run = recipe.parent / f"unheard-{len(where)}"
+    command = _command(recipe, run, "export.formats=[adapter]")
+    if where == "/dev/full":
+        with Path(where).open("w") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
+    else:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+    assert process.stderr is not None
+    error = process.stderr.read()
+    assert process.wait() == 0, error
+    assert "Traceback" not in error
+    said = error + (run / "train.log").read_text()
+    why = "No space left on device" if where == "/dev/full" else "nobody reads it"
+    assert f"what is said can't be written any more ({why}); the work goes on" in said
+    assert status(run).state == "finished"
+    assert (run / "exports" / "adapter" / "verification.json").is_file()
+    _same(run, whole)
