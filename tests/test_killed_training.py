@@ -1,7 +1,7 @@
 """kill -9 at random moments of the quickstart and of DPO, over start-up, steps, checkpoints, merge, GGUF and proof:
 gone on with, they end as if nothing had happened.
 
-    FASTFT_KILLS=50 uv run pytest tests/test_killed_training.py -n 2 -s          each method is killed as often as that
+    FASTFT_KILLS=50 uv run pytest tests/test_killed_training.py -n 2 -rP        each method is killed as often as that
     FASTFT_KILLS=50 FASTFT_SIGNAL=SIGTERM …                                      the same, asking politely
     FASTFT_KILLS=17:18 …                                                         the 17th alone, as a failure names it
 
