@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
+from fastft.checkpoints import require_numbers
 from fastft.data.conversation import Example
 from fastft.errors import TrainingError
 from fastft.lines import append_lines, keep_until
@@ -149,6 +150,8 @@ class BadSteps:
 
     def _act(self, what: str, key: str, step: int, losses: Sequence[float], trainer: Any) -> None:
         action = getattr(self.section, key)
+        if action != "tell":
+            require_numbers(trainer, what)
         kept, rows = self._keep(step, losses, action), self._rows(losses)
         named = ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
         self._note({"step": step, "why": what, "action": action, "losses": losses, "rows": rows})
@@ -162,7 +165,7 @@ class BadSteps:
         elif action == "tell":
             self.tell(where)
         else:
-            several = f" ({self._in_a_row} bad steps in a row{_spoilt(trainer)})" if action == "skip" else ""
+            several = f" ({self._in_a_row} bad steps in a row)" if action == "skip" else ""
             way = f"; with bad_steps.{key}=skip training goes on without such steps" if action == "stop" else ""
             look = f". `fastft replay {self.folder.parent} --step {step}` computes it again"
             raise TrainingError(where + several + look + way)
@@ -199,13 +202,6 @@ class BadSteps:
         append_lines(self.folder / LIST, {**fact, "losses": losses})
 
 
-def _spoilt(trainer: Any) -> str:
-    """Tells of weights in training that hold what is no number: then no step can be learned from any more."""
-    named = [(name, p.detach()) for name, p in trainer.model.named_parameters() if p.requires_grad]
-    name = next((name for name, weight in named if not bool(weight.isfinite().all())), None)
-    return f"; weights are no numbers any more, first {name}: go on from an older checkpoint" if name else ""
-
-
 def _learns(fed: Mapping[str, Any]) -> bool:
     """Whether a batch has a token that its loss is about; a batch that doesn't say so has."""
     labels = [value for name, value in fed.items() if name == "labels" or name.endswith("_labels")]
@@ -215,9 +211,22 @@ def _learns(fed: Mapping[str, Any]) -> bool:
 
 
 def rows_of(fed: Mapping[str, Any], examples: Sequence[Example]) -> list[str]:
-    """Where the documents of a batch are from: file and line of each that is one of `examples`."""
-    wanted = {tuple(ids) for ids in _documents(fed)}
-    return [example.place for example in examples if tuple(example.input_ids) in wanted]
+    """Where the documents of a batch are from, in its order: file and line of each that is one of `examples`.
+
+    Rows of the same tokens can't be told apart: they are named together.
+    """
+    documents = [tuple(ids) for ids in _documents(fed)]
+    return list(dict.fromkeys(place for place in places_of(documents, examples) if place))
+
+
+def places_of(documents: Sequence[tuple[int, ...]], examples: Sequence[Example]) -> list[str]:
+    """The place of each of the documents, as `rows_of` names them; empty where it is none of `examples`."""
+    found: dict[tuple[int, ...], list[str]] = {ids: [] for ids in documents}
+    for example in examples:
+        places = found.get(tuple(example.input_ids))
+        if places is not None and example.place not in places:
+            places.append(example.place)
+    return [" or ".join(found[ids][:_NAMED]) for ids in documents]
 
 
 def _documents(fed: Mapping[str, Any]) -> Iterator[list[int]]:

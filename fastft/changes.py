@@ -14,9 +14,10 @@ import yaml
 
 from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.errors import Fault, RecipeError
-from fastft.files import sha256_of, write_json, write_text
-from fastft.reading import read_yaml
-from fastft.run_files import read_start
+from fastft.files import sha256_of, write_text
+from fastft.reading import parse_yaml, read_yaml
+from fastft.recipe import yaml_text
+from fastft.run_files import read_start, write_start
 
 if TYPE_CHECKING:
     from fastft.recipe.schema import Recipe
@@ -33,6 +34,7 @@ _MAY = (
     "more max_steps or epochs may"
 )
 _NOTHING = "nothing"
+_PUT_BACK = "Put it back as the run wrote it, or begin a new run: --new."
 # Where files lie that are known again by what they hold: examples, labels and base by their hashes.
 _PLACES = ("data.path", "data.eval_split", "data.chat_template", "callbacks", "rewards", "model.model_name")
 
@@ -99,7 +101,16 @@ def changes_of(run: Run, recipe: Recipe) -> tuple[Change, ...]:
 
 
 def _recipe_of(run: Run) -> dict[str, Any]:
-    return read_yaml(run.recipe_path, RecipeError, "Put it back as the run wrote it, or begin a new run: --new.")
+    """The recipe that training goes by. Once it has begun start.json has it, whatever was made of recipe.yaml since."""
+    kept = read_start(run.start_path).get("recipe") if run.start_path.is_file() else None
+    if kept is None:
+        return read_yaml(run.recipe_path, RecipeError, _PUT_BACK)
+    return parse_yaml(kept, f"{run.start_path}: recipe", RecipeError, _PUT_BACK)
+
+
+def without_place(recipe: Recipe) -> str:
+    """`recipe` as YAML without output_dir: wherever the run is moved, it is found there."""
+    return yaml_text.dump({key: value for key, value in recipe.as_dict().items() if key != "output_dir"})
 
 
 def begun_with(run: Run) -> Mapping[str, Any]:
@@ -126,14 +137,16 @@ def require_may(run: Run, changes: Sequence[Change]) -> None:
             hint=f"Train on from it in a new run: lora.adapter_name_or_path={run.directory} (its steps then begin with "
             "a fresh optimizer and schedule).",
         )
+    go_on = f"Go on with the run's own recipe: fastft train {run.directory} --resume, where"
+    if is_edited(run):
+        go_on = f"{run.recipe_path} was edited since training began. Put the former values back, where"
     refused = [(change, why) for change in changes if (why := change.why_not())]
     faults = [Fault(c.key, f"was {_said(c.was)} and is {_said(c.now)}", "", why) for c, why in refused]
     if faults:
         raise RecipeError(
             f"the recipe is not the one {run.directory} began with:",
             faults=faults,
-            hint=f"Go on with the run's own recipe: fastft train {run.directory} --resume, where {_MAY} be given "
-            "otherwise; or begin a new run: --new.",
+            hint=f"{go_on} {_MAY} be given otherwise; or begin a new run: --new.",
         )
 
 
@@ -144,21 +157,33 @@ def keep_changes(run: Run, recipe: Recipe, changes: Sequence[Change]) -> None:
     """
     if not changes:
         return
-    number = 1 + sum(1 for _ in run.directory.glob("former_recipe-*.yaml"))
-    shutil.copyfile(run.recipe_path, run.directory / f"former_recipe-{number}.yaml")
-    write_text(run.recipe_path, recipe.model_copy(update={"output_dir": _output_dir(run)}).to_yaml())
-    _note(run, changes)
+    number, place = 1 + sum(1 for _ in run.directory.glob("former_recipe-*.yaml")), str(run.directory)
+    former = run.directory / f"former_recipe-{number}.yaml"
+    if is_edited(run):
+        write_text(former, yaml_text.dump({"output_dir": place, **_recipe_of(run)}))
+    else:
+        place = read_yaml(run.recipe_path, RecipeError, _PUT_BACK).get("output_dir", place)
+        shutil.copyfile(run.recipe_path, former)
+    write_text(run.recipe_path, recipe.model_copy(update={"output_dir": place}).to_yaml())
+    _note(run, recipe, changes)
     if run.finished:  # whose manifest has the hashes of both files
         manifest = run.manifest()
         manifest["files"] |= {path.name: sha256_of(path) for path in (run.recipe_path, run.start_path)}
         run.write_manifest(manifest)
 
 
-def _output_dir(run: Run) -> str:
-    return str(_recipe_of(run)["output_dir"])
+def is_edited(run: Run) -> bool:
+    """Whether recipe.yaml isn't what training goes by. One that can't be read isn't looked at here."""
+    try:
+        begun, now = (
+            _flat({**each, "output_dir": ""}) for each in (_recipe_of(run), read_yaml(run.recipe_path, RecipeError))
+        )
+        return begun != now
+    except RecipeError:
+        return False
 
 
-def _note(run: Run, changes: Sequence[Change]) -> None:
+def _note(run: Run, recipe: Recipe, changes: Sequence[Change]) -> None:
     if not run.start_path.is_file():
         return  # nothing was trained yet, so there is nothing that was trained otherwise
     start = read_start(run.start_path)
@@ -169,8 +194,9 @@ def _note(run: Run, changes: Sequence[Change]) -> None:
         "changes": {change.key: {"was": change.was, "now": change.now} for change in changes},
     }
     start.setdefault("changed", []).append(entry)
-    start["arguments"] = with_changes(start["arguments"], run)
-    write_json(run.start_path, start)
+    start["recipe"] = without_place(recipe)
+    write_start(run.start_path, start)
+    write_start(run.start_path, start | {"arguments": with_changes(start["arguments"], run)})
 
 
 def _user() -> str:

@@ -60,8 +60,10 @@ def why_damaged(checkpoint: Path, step: int) -> str | None:
         manifest = read_json(checkpoint / MANIFEST, TrainingError)
         files = {str(name): (int(facts["bytes"]), str(facts["sha256"])) for name, facts in manifest["files"].items()}
         told = int(manifest["step"])
-    except (TrainingError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        return f"{MANIFEST} can't be read: {type(error).__name__}"
+    except TrainingError as error:
+        return f"{MANIFEST} can't be read: {error.message.partition('be read: ')[2] or error.message}"
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        return f"{MANIFEST} isn't as it was written: {type(error).__name__}"
     if told != step:
         return f"{MANIFEST} is that of step {told}"
     if missing := [name for name in _NEEDED if name not in files]:
@@ -120,6 +122,7 @@ def save_whole(trainer: Any, keep: Callable[[Path], None], goes_on_from: Path | 
             raise
 
     def write_checkpoint(model: Any, trial: Any) -> None:
+        require_numbers(trainer, f"after step {trainer.state.global_step}")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         require_room(trainer, folder)
@@ -153,6 +156,17 @@ def clear(folder: Path, limit: int | None, goes_on_from: Path | None) -> None:
     shutil.rmtree(folder / _STAGING, ignore_errors=True)
     if goes_on_from is not None:
         rotate(folder, limit, best_of(goes_on_from), step_of(goes_on_from))
+
+
+def require_numbers(trainer: Any, when: str) -> None:
+    """Raises TrainingError if weights in training hold what is no number: no step can be learned from any more."""
+    named = [(name, weight.detach()) for name, weight in trainer.model.named_parameters() if weight.requires_grad]
+    name = next((name for name, weight in named if not bool(weight.isfinite().all())), None)
+    if name is not None:
+        raise TrainingError(
+            f"{when}: weights are no numbers any more, first {name}; no checkpoint has such. A step before moved them "
+            "too far, most likely by too high a learning_rate: lower it, in a new run"
+        )
 
 
 def require_room(trainer: Any, folder: Path) -> None:

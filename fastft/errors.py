@@ -110,6 +110,10 @@ class TrainingError(FastftError, RuntimeError):
     """Training can't begin for want of room, or could not go on. The run directory keeps what was reached."""
 
 
+class RefusedError(TrainingError):
+    """A run can't go on as it was asked to. Nothing was done."""
+
+
 class ExportError(FastftError, RuntimeError):
     """An export could not be made. Nothing half-written stands at its place."""
 

@@ -64,7 +64,8 @@ def export(
             upload_exports(trained, section, on_progress=on_progress, console=console)
     for folder in folders:
         if console is not None and folder in there and there[folder] == _made(trained.exports)[folder]:
-            console.print(f"  kept {folder.name}: made from the same weights before; --overwrite makes it again")
+            again = f"fastft export {_folder(target)} --overwrite makes it again"
+            console.print(f"  kept {folder.name}: made from the same weights before; {again}", soft_wrap=True)
     return folders
 
 

@@ -10,6 +10,7 @@ from fastft.checking import CheckReport, check
 from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.errors import TrainingError
 from fastft.resume import GoingOn, run_to_resume, unfinished_twin
+from fastft.run import Run
 from fastft.same_data import data_change, require_same_data, same_data
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ def checked_and_placed(
 
 
 def _by_itself(source: Any, overrides: Sequence[str], checked: CheckReport) -> str | None:
+    others: list[str] = []
     try:
-        twin = unfinished_twin(source, overrides)
+        twin = unfinished_twin(source, overrides, others.append)
     except TrainingError as error:
         return f"would be refused now: {error.message}"
     if twin is None:
-        return None
+        place = Run.next_directory(Path(checked.recipe.output_dir))
+        return f"would go to {place}: {others[-1]}" if others else None
     audit = checked.data.audit.as_dict()
     if not same_data(twin.run, audit):
         change = data_change(twin.run, audit)

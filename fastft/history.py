@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastft.errors import FastftError, printable
+from fastft.errors import DatasetError, FastftError, ModelError, RecipeError, RefusedError, printable
 from fastft.files import write_text
 from fastft.heartbeat import ENDED, Heartbeat
 from fastft.lines import append_lines, keep_until, last_value
@@ -27,9 +27,11 @@ from fastft.lines import append_lines, keep_until, last_value
 FILE = "history.jsonl"
 METRICS = "metrics.jsonl"
 _FIRST, _LAST = 20, 180  # lines that are kept of a run that was stopped again and again
-_LONGEST = 300  # characters of a reason
+_LONGEST = 1000  # characters of a reason
 _MOST_BYTES = 1 << 20
 _STEP = re.compile(r"^training stopped at step \d+ of \d+: ")  # which the line has
+_ENDINGS = ("stopped", "finished", "refused")
+_REFUSALS = (DatasetError, ModelError, RecipeError, RefusedError)  # before anything was done
 _KILLED = "it was killed, or the machine went down: its heartbeat says no end"
 
 
@@ -38,7 +40,7 @@ class History:
     """What became of the processes that train into a run; `heartbeat` is this one's.
 
     `began` and `went on` tell from which step, `trained` and `finished` that training and all of the run are done;
-    `stopped` and `died` tell why and what was done then.
+    `stopped` and `died` tell why and what was done then, `refused` why nothing was done.
     """
 
     path: Path
@@ -60,8 +62,9 @@ class History:
         told = f"{what} after step {step}" + (f"; before, it {before}" if before else "")
         sys.stdout.write(f"fastft: {datetime.now(UTC).isoformat(timespec='seconds')} {told}\n")  # the log by now
 
-    def stopped(self, why: str) -> None:
-        self.note("stopped", why=printable(why)[:_LONGEST], doing=self.heartbeat.state)
+    def stopped(self, why: str, what: str = "stopped") -> None:
+        why = printable(why)
+        self.note(what, why=why if len(why) <= _LONGEST else f"{why[:_LONGEST]}…", doing=self.heartbeat.state)
 
     def lines(self) -> list[dict[str, Any]]:
         """All that is kept. A line that was cut off, or isn't one of ours, is passed over."""
@@ -73,7 +76,7 @@ class History:
     def tells_end_of(self, process: int) -> bool:
         """Whether `process` said itself how it ended, whatever its heartbeat: that may have had no room on the disk."""
         lines = self.lines()
-        return bool(lines) and lines[-1]["what"] in ("stopped", "finished") and lines[-1].get("process") == process
+        return bool(lines) and lines[-1]["what"] in _ENDINGS and lines[-1].get("process") == process
 
     def last_end(self) -> str:
         """Why the process before ended, in words; nothing where none did."""
@@ -113,7 +116,8 @@ def history_of(directory: Path, heartbeat: Heartbeat) -> Iterator[History]:
     try:
         yield history
     except BaseException as error:
-        history.stopped(_why(error))
+        refused = isinstance(error, _REFUSALS) and heartbeat.state == "starting"
+        history.stopped(_why(error), "refused" if refused else "stopped")
         raise
     history.note("finished")
 

@@ -12,12 +12,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastft.errors import TrainingError
-from fastft.files import write_json
 from fastft.host_memory import return_to_the_system
 from fastft.open_ends import open_ends, put_back_open_ends
 from fastft.random_state import random_state, set_random_state
 from fastft.reading import read_yaml
-from fastft.run_files import read_start
+from fastft.run_files import read_start, write_start
 from fastft.trainers.groups import fewer_answers
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def take_less(run: Run, step: int, what: What) -> str | None:
     told = ", ".join(f"{name} {given.get(name)} → {value}" for name, value in changed.items() if value is not None)
     start["arguments"] = {key: value for key, value in {**arguments, **changed}.items() if value is not None}
     start.setdefault("reduced", []).append({"step": step, "changes": told})
-    write_json(run.start_path, start)
+    write_start(run.start_path, start)
     return told
 
 

@@ -75,17 +75,21 @@ def read_json_lines(
 def read_yaml(path: Path, error: type[FastftError], hint: str = "") -> dict[str, Any]:
     """The mapping in a YAML file that fastft wrote, as PyYAML reads it. Raises `error`; for recipes of people there is
     `recipe.document`."""
+    return parse_yaml(read_text(path, error, hint, most=_MOST_YAML), path, error, hint)
+
+
+def parse_yaml(text: str, place: object, error: type[FastftError], hint: str = "") -> dict[str, Any]:
+    """The mapping in YAML that fastft wrote to `place`. Raises `error`."""
     import yaml
 
-    text = read_text(path, error, hint, most=_MOST_YAML)
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise error(f"{path} can't be read: it holds aliases, which fastft never writes", hint=hint)
+            raise error(f"{place} can't be read: it holds aliases, which fastft never writes", hint=hint)
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
         reason = str(problem).partition("\n")[0]
-        raise error(f"{path} can't be read: not valid YAML: {reason}", hint=hint) from problem
-    return require_shape({} if value is None else value, dict[str, Any], path, error, hint)
+        raise error(f"{place} can't be read: not valid YAML: {reason}", hint=hint) from problem
+    return require_shape({} if value is None else value, dict[str, Any], place, error, hint)
 
 
 def require_shape(value: Any, shape: Any, place: object, error: type[FastftError], hint: str = "") -> Any:

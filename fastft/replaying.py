@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastft.bad_steps import FOLDER, rows_of
+from fastft.bad_steps import FOLDER, places_of, rows_of
 from fastft.checkpoints import step_of, whole_checkpoint
 from fastft.errors import ModelError
 from fastft.run import Run
 
 if TYPE_CHECKING:
     from fastft.checking import CheckReport
+    from fastft.data.conversation import Example
 
-Worst = tuple[tuple[int, int, str, float], ...]
+Worst = tuple[tuple[str, int, str, float], ...]
 _KEPT = (
     "Only the batches of bad steps are kept: a loss or gradient that is NaN or infinite, no supervised token, a spike "
     "of the loss."
@@ -31,8 +32,8 @@ class Replayed:
 
     `losses` are those of its micro-batches as the trainer computes them now, `in_training` those that it found then,
     with the weights of the step before; `norm` that of the step's gradients, `worst`
-    the learned tokens with the largest losses: (row, position in it, token, its loss in nats), where the batch is of
-    plain texts.
+    the learned tokens with the largest losses: (its row's place, position in it, token, its loss in nats), where the
+    batch is of plain texts.
     """
 
     step: int
@@ -91,12 +92,12 @@ def _computed(run: Run, step: int, path: Path) -> Replayed:
         trainer, tokenizer = _trainer_at(run, checked, checkpoint, Path(folder))
         try:
             losses = _losses(trainer, batches)
-            worst = _worst(trainer, tokenizer, batches)
+            worst = _worst(trainer, tokenizer, batches, checked.data.train)
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"{path} can't be computed by this run's model: {reason}") from error
         norms = [p.grad.float().norm() for p in trainer.model.parameters() if p.grad is not None]
-    rows = tuple(row for batch in batches for row in rows_of(batch, checked.data.train))
+    rows = tuple(dict.fromkeys(row for batch in batches for row in rows_of(batch, checked.data.train)))
     ids = ("input_ids", "prompt_ids", "completion_ids")
     tokens = sum(t.numel() for batch in batches for name, t in batch.items() if name.endswith(ids))
     norm = float(torch.stack(norms).norm()) if norms else 0.0
@@ -139,23 +140,24 @@ def _trainer_at(run: Run, checked: CheckReport, checkpoint: Path | None, folder:
     return trainer, tokenizer
 
 
-def _worst(trainer: Any, tokenizer: Any, batches: Sequence[Mapping[str, Any]]) -> Worst:
+def _worst(trainer: Any, tokenizer: Any, batches: Sequence[Mapping[str, Any]], examples: Sequence[Example]) -> Worst:
     """Of the documents in the batches, each by itself, the learned tokens with the largest losses."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    found: list[tuple[int, int, str, float]] = []
+    found: list[tuple[str, int, str, float]] = []
     documents = [pair for batch in batches if "labels" in batch for pair in _with_labels(batch)]
     half = next((p.dtype for p in trainer.model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
     device = next(trainer.model.parameters()).device
-    for row, (ids, labels) in enumerate(documents):
+    places = places_of([tuple(ids.tolist()) for ids, _ in documents], examples)
+    for place, (ids, labels) in zip(places, documents, strict=True):
         with torch.no_grad(), torch.autocast(device.type, dtype=half, enabled=half is not None):
             logits = trainer.model(input_ids=ids[None].to(device), use_cache=False).logits[0, :-1].float()
         wanted = labels[1:].to(device)
         losses = cross_entropy(logits, wanted, reduction="none", ignore_index=-100).nan_to_num(nan=float("inf"))
         losses = losses.masked_fill(wanted == -100, -1.0)
         worst = [at for at in losses.argsort(descending=True)[:_WORST].tolist() if wanted[at] != -100]
-        found += [(row, at + 1, tokenizer.decode([int(wanted[at])]), float(losses[at])) for at in worst]
+        found += [(place or "a row", at + 1, tokenizer.decode([int(wanted[at])]), float(losses[at])) for at in worst]
     return tuple(sorted(found, key=lambda each: -each[3])[:_WORST])
 
 
@@ -181,12 +183,16 @@ def describe(found: Replayed) -> str:
     losses = ", ".join(f"{loss:.4f}" for loss in found.losses)
     then = ", ".join(f"{float(loss):.4f}" for loss in found.in_training)
     between = found.step - 1 - step_of(found.checkpoint)
-    older = f" (its weights had learned {between} steps more; save_steps: 1 keeps them)" if between else ""
+    older = (
+        f" (its weights had learned from {between} more; save_steps: 1 with a higher save_total_limit keeps them)"
+        if between
+        else ""
+    )
     lines = [
         f"step {found.step}: {found.tokens:,} tokens in {len(found.losses)} micro-batches, with {weights}",
         f"losses {losses}; gradient norm {found.norm:.4f}",
         f"in training they were {then or 'not told'}{older}",
         "rows  " + (", ".join(found.rows) or "unknown"),
-        *(f"  row {row + 1}, token {at}: {json.dumps(token)} {loss:.3f}" for row, at, token, loss in found.worst),
+        *(f"  {row}, token {at}: {json.dumps(token)} {loss:.3f}" for row, at, token, loss in found.worst),
     ]
     return "\n".join(lines)

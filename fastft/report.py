@@ -15,7 +15,7 @@ from fastft.errors import printable
 from fastft.evals.results import summaries
 from fastft.files import at_home
 from fastft.run import Run
-from fastft.run_files import has_passed, proof_notes
+from fastft.run_files import has_passed, proof_notes, read_export
 from fastft.startup import split
 from fastft.trainers import find_method
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from fastft.evaluation import Answer, Evaluation
     from fastft.planning.plan import Plan
     from fastft.standing import Standing
+    from fastft.trainers.method import Default
 
 _LABEL_WIDTH = 9
+_LEAST_REASON = 20  # columns
 _LINES = 8  # of the history that are shown
 _WORSE = (
     "! held-out rows are less likely to the model than before training: a lower learning_rate, fewer epochs, or "
@@ -70,7 +72,7 @@ def check_report(checked: CheckReport) -> RenderableType:
     ]
     parts: list[RenderableType] = [_Facts(facts)]
     if checked.defaults:
-        parts.append(_defaults(checked))
+        parts.append(_Defaults(checked.defaults))
     parts.extend(Text(f"! {warning}", style="yellow") for warning in checked.warnings)
     return Group(*parts)
 
@@ -98,15 +100,26 @@ def _steps(checked: CheckReport) -> str:
     return f"{plan.steps:,} steps of {each}{packs}"
 
 
-def _defaults(checked: CheckReport) -> RenderableType:
-    chosen = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
-    for _ in range(3):
-        chosen.add_column(no_wrap=True)
-    chosen.add_column(overflow="fold")
-    for index, default in enumerate(checked.defaults):
-        label = Text("chosen".ljust(_LABEL_WIDTH - 1) if index == 0 else "", style="bold cyan")
-        chosen.add_row(label, f"{default.key}", f"{default.value}", Text(default.reason, style="dim"))
-    return chosen
+class _Defaults:
+    """What was chosen and why, in columns; where they leave the reasons no room, in lines."""
+
+    def __init__(self, chosen: Iterable[Default]) -> None:
+        self._rows = [(default.key, f"{default.value}", default.reason) for default in chosen]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        taken = _LABEL_WIDTH + sum(max(cell_len(row[at]) + 1 for row in self._rows) for at in (0, 1))
+        if options.max_width - taken < _LEAST_REASON:
+            lines = (f"{key} {value} · {reason}" for key, value, reason in self._rows)
+            yield _Facts(("" if at else "chosen", line) for at, line in enumerate(lines))
+            return
+        chosen = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
+        for _ in range(3):
+            chosen.add_column(no_wrap=True)
+        chosen.add_column(overflow="fold")
+        for at, (key, value, reason) in enumerate(self._rows):
+            label = Text("" if at else "chosen".ljust(_LABEL_WIDTH - 1), style="bold cyan")
+            chosen.add_row(label, key, value, Text(reason, style="dim"))
+        yield chosen
 
 
 def _device(checked: CheckReport) -> str:
@@ -201,7 +214,25 @@ def standing(told: Standing) -> RenderableType:
 def _go_on(told: Standing) -> str:
     if told.state == "running":
         return "wait for it; SIGTERM or Ctrl-C end it with a checkpoint"
+    if _failed(told.run):
+        return _again(told.run)
+    if told.damaged and not told.goes_on_from:
+        return f"put a checkpoint back as it was, or begin anew: fastft train {_short(told.run)}/recipe.yaml --new"
     return f"fastft train {_short(told.run)} --resume"
+
+
+def _failed(directory: Path) -> list[Path]:
+    """The exports that were proven to be something else than what was trained."""
+    return [
+        folder for folder in _exports(directory) if (folder / "verification.json").is_file() and not has_passed(folder)
+    ]
+
+
+def _again(directory: Path) -> str:
+    rounded = any(
+        read_export(each)["made_from"].get("dtype") == "bfloat16" and proof_notes(each) for each in _failed(directory)
+    )
+    return f"fastft export {_short(directory)}{' --dtype float16' if rounded else ''} --overwrite"
 
 
 def _exports(directory: Path) -> list[Path]:
@@ -210,6 +241,8 @@ def _exports(directory: Path) -> list[Path]:
 
 def _next(directory: Path) -> str:
     run = Run(directory)
+    if _failed(directory):
+        return _again(directory)
     if run.finished and run.manifest().get("method") == "reward":
         return f"judge answers: method grpo with rewards: [{{run: {_short(directory)}}}]"
     return f"fastft chat {_short(directory)}"
@@ -237,7 +270,8 @@ class _Facts:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for label, value in self._facts:
-            for at, line in enumerate([value] if label == "next" else _folded(value, options.max_width - _LABEL_WIDTH)):
+            whole = label == "next" or options.no_wrap
+            for at, line in enumerate([value] if whole else _folded(value, options.max_width - _LABEL_WIDTH)):
                 beside = (label if at == 0 else "").ljust(_LABEL_WIDTH)
                 yield Text.assemble((beside, "bold cyan"), line, no_wrap=True, overflow="ignore")
 

@@ -25,11 +25,11 @@ from fastft.changes import (
     told,
     with_changes,
     without_folders,
+    without_place,
 )
 from fastft.checkpoints import save_whole, step_of, whole_checkpoint
 from fastft.disk_space import disk_told
-from fastft.errors import FastftError, RecipeError, TrainingError
-from fastft.files import write_json
+from fastft.errors import FastftError, RecipeError, RefusedError, TrainingError
 from fastft.heartbeat import is_trained_now, last_beat, require_alone
 from fastft.history import METRICS
 from fastft.lines import keep_where, unreadable_lines
@@ -38,7 +38,7 @@ from fastft.model_fit import fit_to_model
 from fastft.own_code import described, log_traceback, place_in_own_code
 from fastft.recipe.load import load_recipe
 from fastft.run import Run
-from fastft.run_files import read_start
+from fastft.run_files import read_start, write_start
 from fastft.stopping import Stopping, last_words
 
 if TYPE_CHECKING:
@@ -112,6 +112,15 @@ def unfinished_twin(
     return None
 
 
+def require_still_none(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str]) -> None:
+    """Raise TrainingError if a run of the recipe was begun since `unfinished_twin` found none, as data was read."""
+    if (other := unfinished_twin(source, overrides)) is not None:
+        raise TrainingError(
+            f"{other.run.directory} was begun by the same recipe a moment ago",
+            hint="Wait for it, or end it; --new begins another run beside it.",
+        )
+
+
 def _of_another_recipe(run: Run, recipe: Recipe) -> str:
     """Why `run`, which is unfinished, doesn't go on by itself: an edited recipe is easily not meant as another."""
     try:
@@ -145,12 +154,16 @@ def started_with(run: Run) -> dict[str, Any]:
     return with_changes(begun, run) if begun else {}
 
 
-def keep_start(run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, resumed: bool) -> dict[str, Any]:
+def keep_start(
+    run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, resumed: bool, recipe: Recipe | None = None
+) -> dict[str, Any]:
     """The training arguments to go by: those given or, when resuming, those the run began with, lengthened if asked.
 
-    The two differ where another version of fastft, or another machine, would choose other defaults. Raises ModelError
-    if the base model isn't the one the run began with.
+    The two differ where another version of fastft, or another machine, would choose other defaults. `recipe` is kept
+    with them, as what a recipe.yaml that is edited later is compared with. Raises ModelError if the base model isn't
+    the one the run began with.
     """
+    begun = {} if recipe is None else {"recipe": without_place(recipe)}
     if resumed and run.start_path.exists():
         start = read_start(run.start_path)
         known = BaseIdentity(**start["base"])
@@ -159,9 +172,9 @@ def keep_start(run: Run, arguments: Mapping[str, Any], base: BaseIdentity, *, re
         ):
             known = replace(known, model_name=base.model_name)  # the model's folder was moved
         known.require_same(base)
-        write_json(run.start_path, start | {"base": known.as_dict()})
+        write_start(run.start_path, begun | start | {"base": known.as_dict()})
         return with_changes(start["arguments"], run)
-    write_json(run.start_path, {"arguments": dict(arguments), "base": base.as_dict()})
+    write_start(run.start_path, {"arguments": dict(arguments), "base": base.as_dict(), **begun})
     return dict(arguments)
 
 
@@ -187,9 +200,9 @@ def say_where(run: Run, console: Console, ended: str, *, insists: bool) -> None:
             lost = f"! {run.metrics_path} is gone, with what was logged until step {step_of(checkpoint)}"
             console.print(lost, style="yellow", markup=False)
     elif not any(run.checkpoints.glob("checkpoint-*")):
-        console.print(f"beginning at the first step: no checkpoint was written yet{how}", markup=False)
+        console.print(f"beginning at the first step: there is no checkpoint{how}", markup=False)
     elif insists:
-        raise TrainingError(
+        raise RefusedError(
             f"none of the checkpoints in {run.checkpoints} is whole, so there is no step to go on from",
             hint=f"Put one back as it was written. To begin at the first step instead: --new for a new run, or delete "
             f"{run.checkpoints} and go on with this one.",

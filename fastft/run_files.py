@@ -5,6 +5,9 @@ Whoever reads one of them may hold it from elsewhere, or damaged: each reader he
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -12,13 +15,17 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from fastft.errors import ExportError, FastftError, ModelError, TrainingError
+from fastft.files import write_json
 from fastft.reading import read_json, read_json_lines, require_inside, require_shape
 
 EXPORT = "export.json"
-_PUT_BACK = "Put the file back as training wrote it. The adapter can still be exported: fastft export RUN/adapter."
+_PUT_BACK = (
+    "Put the file back as training wrote it, or delete it and go on from the last checkpoint: fastft train {run} "
+    "--resume. The adapter can still be exported: fastft export {run}/adapter."
+)
 _CONFIG_IS = "It is the model's configuration, a JSON file."
-_VERIFY_AGAIN = "Verify it again: fastft verify RUN"
-_EXPORT_AGAIN = "Make the export again: fastft export RUN --overwrite"
+_VERIFY_AGAIN = "Verify it again: fastft verify {run}"
+_EXPORT_AGAIN = "Make the export again: fastft export {run} --overwrite"
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -51,11 +58,13 @@ class Manifest(TypedDict):
 
 
 class Start(TypedDict):
-    """start.json of a run."""
+    """start.json of a run. `recipe` is YAML, without output_dir; `sha256` is that of the rest."""
 
     arguments: dict[str, Any]
     base: Base
     reduced: NotRequired[Any]
+    recipe: NotRequired[str]
+    sha256: NotRequired[str]
 
 
 class _MadeFrom(TypedDict):
@@ -186,14 +195,28 @@ class _Index(TypedDict):
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """manifest.json. Raises ModelError."""
-    manifest: dict[str, Any] = read_json(path, ModelError, _PUT_BACK, shape=Manifest)
-    require_inside([*manifest["files"], *manifest["model"]["base"].get("files", {})], path, ModelError, _PUT_BACK)
+    hint = _PUT_BACK.format(run=path.parent)
+    manifest: dict[str, Any] = read_json(path, ModelError, hint, shape=Manifest)
+    require_inside([*manifest["files"], *manifest["model"]["base"].get("files", {})], path, ModelError, hint)
     return manifest
 
 
 def read_start(path: Path) -> dict[str, Any]:
-    """start.json. Raises TrainingError."""
-    return read_json(path, TrainingError, "Put it back as training wrote it, or start a new run: --new.", shape=Start)
+    """start.json. Raises TrainingError, also where it isn't as training wrote it."""
+    hint = "Put it back as training wrote it, or start a new run: --new."
+    start: dict[str, Any] = read_json(path, TrainingError, hint, shape=Start)
+    if start.pop("sha256", None) not in (None, _digest(start)):
+        raise TrainingError(f"{path} was changed since training wrote it", hint=hint)
+    return start
+
+
+def write_start(path: Path, start: Mapping[str, Any]) -> None:
+    """Write start.json, by which a run goes on: what the steps so far were taken with."""
+    write_json(path, {**start, "sha256": _digest(start)})
+
+
+def _digest(start: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(start, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_audit(path: Path) -> dict[str, Any]:
@@ -212,26 +235,28 @@ def read_heldout(path: Path | None) -> list[dict[str, Any]]:
 def read_export(folder: Path) -> dict[str, Any]:
     """export.json of the export in `folder`. Raises ExportError."""
     path = folder / EXPORT
-    export: dict[str, Any] = read_json(path, ExportError, _EXPORT_AGAIN, shape=Export)
-    require_inside(export["files"], path, ExportError, _EXPORT_AGAIN)
+    hint = _EXPORT_AGAIN.format(run=folder.parent.parent)
+    export: dict[str, Any] = read_json(path, ExportError, hint, shape=Export)
+    require_inside(export["files"], path, ExportError, hint)
     return export
 
 
 def has_passed(export: Path) -> bool:
     """Whether the export in the folder was verified, and was what was trained. Raises ExportError."""
     path = export / "verification.json"
-    return path.is_file() and read_json(path, ExportError, _VERIFY_AGAIN, shape=_Passed)["passed"]
+    return path.is_file() and read_json(path, ExportError, _verify_again(path), shape=_Passed)["passed"]
 
 
 def proof_notes(export: Path) -> list[str]:
     """What the verification of the export found worth knowing, beside its verdict. Raises ExportError."""
-    proof = read_json(export / "verification.json", ExportError, _VERIFY_AGAIN, shape=_Notes)
+    path = export / "verification.json"
+    proof = read_json(path, ExportError, _verify_again(path), shape=_Notes)
     return [note for check in proof.get("checks", []) if (note := check.get("note"))]
 
 
 def read_proof(path: Path) -> dict[str, Any]:
     """verification.json of an export. Raises ExportError."""
-    return read_json(path, ExportError, _VERIFY_AGAIN, shape=_Proof)
+    return read_json(path, ExportError, _verify_again(path), shape=_Proof)
 
 
 def read_card_facts(path: Path) -> dict[str, Any]:
@@ -272,3 +297,7 @@ def read_weight_index(path: Path, error: type[FastftError]) -> dict[str, str]:
     if other := sorted(name for name in set(found.values()) if not name.endswith(".safetensors")):
         raise error(f"{path} names {other[0]!r}: weights are read from *.safetensors alone", hint=hint)
     return found
+
+
+def _verify_again(proof: Path) -> str:
+    return _VERIFY_AGAIN.format(run=proof.parents[2])

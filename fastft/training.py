@@ -40,9 +40,9 @@ from fastft.out_of_memory import (
 from fastft.planning.disk import require_disk
 from fastft.quiet import library_output_to
 from fastft.recipe.overrides import output_dir_override
-from fastft.resume import GoingOn, run_to_resume, say_where, unfinished_twin
+from fastft.resume import GoingOn, require_still_none, run_to_resume, say_where, unfinished_twin
 from fastft.run import Run
-from fastft.same_data import data_change, same_data
+from fastft.same_data import data_change, require_same_data, same_data
 from fastft.startup import Startup
 from fastft.stopping import stopping_on_signals
 from fastft.user_console import user_console
@@ -82,11 +82,15 @@ def train(
     elif twin is not None:
         change = data_change(twin.run, checked.data.audit.as_dict())
         warn(f"{twin.run.directory} is unfinished and of other data ({change}); a new run begins")
+    elif going_on is not None:
+        require_same_data(going_on.run, checked.data.audit.as_dict())
     resumed = going_on.run if going_on else None
     startup.done("check")
     output = Path(checked.recipe.output_dir)
     require_address_space()
     require_disk(checked.plan.disk, resumed or Run(Run.next_directory(output)))
+    if resume is None and twin is None:
+        require_still_none(source, overrides)
     with disk_told(output):
         run = resumed or Run.create(output, checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
@@ -170,7 +174,7 @@ def _train(around: Around, checked: CheckReport, *, resumed: bool) -> None:
     with asking_for_no_more() if checked.device.is_cpu else nullcontext():
         checked = search_batch(checked, run, model, tokenizer, around.console)
         around.startup.done("batch search")
-        keep_start(run, checked.arguments, base, resumed=resumed)
+        keep_start(run, checked.arguments, base, resumed=resumed, recipe=recipe)
         _train_loaded(around, checked, model, tokenizer)
 
 

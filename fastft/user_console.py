@@ -9,14 +9,19 @@ from typing import Any
 
 from rich.console import Console
 
-_WIDE = 160  # columns where nobody's window has a width: in a file, a pipe, a batch system's log
+_WIDE = 160  # columns of tables where nobody's window has a width: in a file, a pipe, a batch system's log
 
 
 class _Uncropped(Console):
-    """Whoever prints a line that is longer than the window, such as a path to copy, has it whole."""
+    """Whoever prints a line that is longer than the window, such as a path to copy, has it whole.
 
-    def print(self, *objects: Any, crop: bool = False, **options: Any) -> None:
-        super().print(*objects, crop=crop, **options)
+    Where nobody's window has a width, lines aren't folded at all: what reads them looks for words.
+    """
+
+    folds = True
+
+    def print(self, *objects: Any, crop: bool = False, soft_wrap: bool | None = None, **options: Any) -> None:
+        super().print(*objects, crop=crop, soft_wrap=not self.folds if soft_wrap is None else soft_wrap, **options)
 
 
 class _Tireless(_Uncropped):
@@ -47,11 +52,11 @@ class _Tireless(_Uncropped):
 
 
 def user_console(*, tireless: bool = False, **options: Any) -> Console:
-    """On stdout, left out. Lines are folded at the terminal's width or at COLUMNS, hardly where there is neither.
+    """On stdout, left out. Lines are folded at the terminal's width or at COLUMNS, not where there is neither.
 
     `tireless`: what can't be written ends nothing.
     """
     console = (_Tireless if tireless else _Uncropped)(highlight=False, **options)
     if not console.is_terminal and not console.is_jupyter and "COLUMNS" not in os.environ:
-        console.width = _WIDE
+        console.width, console.folds = _WIDE, False
     return console

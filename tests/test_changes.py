@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import io
 import json
@@ -246,3 +247,74 @@ def test_a_longer_run_follows_the_longer_schedule_from_the_checkpoint_on(
     assert run.manifest()["training"]["steps"] == 8
     assert run.manifest()["arguments"]["max_steps"] == 8
     assert [path.name for path in run.exports.iterdir()] == ["adapter"]
+
+
+def _edited(run: Run, **training: Any) -> None:
+    """As somebody who opens the run's recipe.yaml in an editor."""
+    content = yaml.safe_load(run.recipe_path.read_text())
+    content["training"] |= training
+    run.recipe_path.write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture
+def begun(recipe: dict[str, Any], tmp_path: Path) -> Run:
+    """As `run`, by the fastft of today."""
+    loaded = fastft.load_recipe(recipe, [f"output_dir={tmp_path / 'run'}"])
+    run = Run.create(tmp_path / "run", loaded.to_yaml())
+    arguments = {"max_steps": STEPS, "learning_rate": 5e-3}
+    keep_start(run, arguments, BaseIdentity("m", None, {}), resumed=False, recipe=loaded)
+    return run
+
+
+def test_the_recipe_in_a_runs_folder_is_no_back_door(begun: Run) -> None:
+    assert run_to_resume(begun.directory, ()).changes == ()
+    _edited(begun, learning_rate=0.1, max_steps=5)
+    with pytest.raises(RecipeError) as refused:
+        run_to_resume(begun.directory, ())
+    said = str(refused.value)
+    assert "training.learning_rate: was 0.005 and is 0.1" in said
+    assert "training.max_steps: was 6 and is 5" in said
+    assert f"{begun.recipe_path} was edited since training began. Put the former values back" in said
+
+
+def test_what_may_change_may_be_edited_there_too(begun: Run) -> None:
+    _edited(begun, max_steps=9)
+    going_on = run_to_resume(begun.directory, ())
+    assert going_on.changes == (Change("training.max_steps", 6, 9),)
+    going_on.adopt(Console(file=io.StringIO()))
+    former = yaml.safe_load((begun.directory / "former_recipe-1.yaml").read_text())
+    assert former["training"]["max_steps"] == 6
+    assert json.loads(begun.start_path.read_text())["arguments"]["max_steps"] == 9
+    assert json.loads(begun.start_path.read_text())["changed"][0]["changes"] == {
+        "training.max_steps": {"was": 6, "now": 9}
+    }
+    assert run_to_resume(begun.directory, ()).changes == ()
+
+
+def test_an_edited_start_is_refused(begun: Run) -> None:
+    start = json.loads(begun.start_path.read_text())
+    start["arguments"]["learning_rate"] = 0.02
+    write_json(begun.start_path, start)
+    with pytest.raises(TrainingError, match=r"start\.json was changed since training wrote it"):
+        run_to_resume(begun.directory, ())
+
+
+def test_one_begun_while_this_one_read_its_data_is_seen(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two calls of a scheduler within a second: both find no run, and one of them has made it by then."""
+    from fastft import training
+
+    recipe["output_dir"] = str(tmp_path / "run")
+    check, begun = training.check, contextlib.ExitStack()
+
+    def slow(*args: Any) -> Any:
+        checked = check(*args)
+        other = Run.create(tmp_path / "run", checked.recipe.to_yaml())
+        begun.enter_context(alone_in_run(other.directory))
+        return checked
+
+    monkeypatch.setattr(training, "check", slow)
+    with begun, pytest.raises(TrainingError, match="run is being trained now by the same recipe"):
+        fastft.train(recipe, console=Console(file=io.StringIO()))
+    assert not (tmp_path / "run-2").exists()

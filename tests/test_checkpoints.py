@@ -178,7 +178,7 @@ def test_where_a_run_goes_on_is_said_and_hours_are_not_taken_again_unasked(insis
         f"! {tmp_path}/audit.json is gone: nothing tells whether the data set is the one the run began with",
         f"! {tmp_path}/metrics.jsonl is gone, with what was logged until step 10",
     ]
-    assert said[0] == "beginning at the first step: no checkpoint was written yet"
+    assert said[0] == "beginning at the first step: there is no checkpoint"
     assert said[1] == "going on from step 10 (checkpoint-10); it died at step 12: killed"
     assert said[2].endswith("checkpoint-10 is damaged and passed over: optimizer.pt is missing")
     assert said[3:] == ([] if insists else ["! no checkpoint is whole: beginning again at the first step"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastft.errors import TrainingError
+from fastft.errors import DatasetError, FastftError, ModelError, RecipeError, RefusedError, TrainingError
 from fastft.heartbeat import FILE as HEARTBEAT
 from fastft.heartbeat import alone_in_run
 from fastft.history import FILE, History, history_of
@@ -26,6 +26,11 @@ def _trained(directory: Path, *, state: str = "training", step: int = 0, error: 
             raise error
 
 
+def _refused(directory: Path, error: FastftError) -> None:
+    with alone_in_run(directory) as heartbeat, history_of(directory, heartbeat):
+        raise error
+
+
 def _lines(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / FILE).read_text().splitlines()]
 
@@ -33,7 +38,7 @@ def _lines(directory: Path) -> list[dict[str, Any]]:
 def test_each_end_has_its_reason(tmp_path: Path) -> None:
     interrupt = KeyboardInterrupt()
     interrupt.exit_code = 143  # type: ignore[attr-defined]
-    ends = [interrupt, KeyboardInterrupt(), TrainingError("the disk is full"), ValueError("what " * 200)]
+    ends = [interrupt, KeyboardInterrupt(), TrainingError("the disk is full"), ValueError("what " * 400)]
     for step, error in enumerate(ends):
         with pytest.raises(type(error)):
             _trained(tmp_path, step=step, error=error)
@@ -43,10 +48,21 @@ def test_each_end_has_its_reason(tmp_path: Path) -> None:
         ("stopped", 0, "SIGTERM", "training"),
         ("stopped", 1, "SIGINT", "training"),
         ("stopped", 2, "the disk is full", "training"),
-        ("stopped", 3, ("ValueError: " + "what " * 200)[:300], "training"),
+        ("stopped", 3, ("ValueError: " + "what " * 400)[:1000] + "…", "training"),
         ("finished", 9, None, None),
     ]
     assert {"time", "process", "host"} <= told[0].keys()
+
+
+@pytest.mark.parametrize("refusal", [DatasetError, ModelError, RecipeError, RefusedError])
+def test_one_that_was_refused_hides_no_end(refusal: type[FastftError], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError):
+        _trained(tmp_path, step=5, error=TrainingError("SIGTERM"))
+    with pytest.raises(refusal):
+        _refused(tmp_path, refusal("the data is another"))
+    with alone_in_run(tmp_path) as heartbeat, history_of(tmp_path, heartbeat) as history:
+        assert history.last_end() == "stopped at step 5: SIGTERM"
+    assert [line["what"] for line in _lines(tmp_path)] == ["began", "stopped", "refused", "finished"]
 
 
 @pytest.mark.parametrize(("state", "told"), [("evaluating", True), ("exporting", True), ("stopped", False)])

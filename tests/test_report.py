@@ -12,8 +12,9 @@ from fastft.device import the_cpu
 from fastft.evaluation import Evaluation
 from fastft.exporting import _status
 from fastft.progress import working
-from fastft.report import closing, evaluation, standing
+from fastft.report import _Defaults, closing, evaluation, standing
 from fastft.standing import Standing
+from fastft.trainers.method import Default
 from fastft.user_console import user_console
 
 
@@ -42,8 +43,8 @@ def test_without_a_terminal_long_work_is_said_in_a_line(aloud: bool) -> None:
     assert said == ("  loading [the] model\n" if aloud else "")
 
 
-@pytest.mark.parametrize(("columns", "width"), [(None, 160), ("72", 72)])
-def test_what_goes_to_no_terminal_is_hardly_folded(
+@pytest.mark.parametrize(("columns", "width"), [(None, 300), ("72", 72)])
+def test_what_goes_to_no_terminal_is_not_folded(
     columns: str | None, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -90,3 +91,14 @@ def test_threads_are_those_that_torch_goes_by(told: str, threads: int | None, mo
     machine = the_cpu().threads
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     assert the_cpu().threads == (threads or machine)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"), [("60", "         optim adamw · on the CPU"), ("80", f"{'optim':>14}{'adamw':>28} on the CPU")]
+)
+def test_reasons_of_defaults_have_room(columns: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = io.StringIO()
+    chosen = [Default("gradient_accumulation_steps", 1, "8 sequences a step"), Default("optim", "adamw", "on the CPU")]
+    user_console(file=out).print(_Defaults(chosen))
+    assert said in [line.rstrip() for line in out.getvalue().splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,4 +113,7 @@ def test_the_command_says_what_to_do_next(run: Path) -> None:
     assert "step 5 of 20" in said
     assert "goes on from the first step" in said
     assert "is damaged and passed over: fastft_checkpoint.json is missing" in said
+    assert f"next put a checkpoint back as it was, or begin anew: fastft train {run}/recipe.yaml --new" in said
+    shutil.rmtree(run / "checkpoints")
+    said = " ".join(CliRunner().invoke(main, ["status", str(run)]).output.split())
     assert f"next fastft train {run} --resume" in said
