@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from fastft.data.audit import counted
 from fastft.errors import printable
 from fastft.evals.results import summaries
 from fastft.files import at_home
@@ -95,9 +96,9 @@ def _steps(checked: CheckReport) -> str:
     packs = f" in {plan.sequences:,} packs, {plan.packing_efficiency:.0%} full" if plan.packing_efficiency else ""
     if answers := arguments.get("num_generations"):
         return f"{plan.steps:,} steps of {sequences // int(answers):,} prompts with {answers} answers each"
-    what = {"preference": "pairs", "unpaired": "answers"}.get(method.kind, "documents")
-    each = f"{round(share * documents):,} {what}, {round(share * plan.tokens):,} tokens each"
-    return f"{plan.steps:,} steps of {each}{packs}"
+    what = {"preference": "pair", "unpaired": "answer"}.get(method.kind, "document")
+    each = f"{counted(round(share * documents), what)}, {counted(round(share * plan.tokens), 'token')} each"
+    return f"{counted(plan.steps, 'step')} of {each}{packs}"
 
 
 class _Defaults:
@@ -124,7 +125,7 @@ class _Defaults:
 
 def _device(checked: CheckReport) -> str:
     device = checked.device
-    return f"the CPU ({device.threads} threads)" if device.is_cpu else device.name
+    return f"the CPU ({counted(device.threads, 'thread')})" if device.is_cpu else device.name
 
 
 def evaluation(before: Evaluation, after: Evaluation, measures: Mapping[str, str]) -> RenderableType:
