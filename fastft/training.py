@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -74,23 +74,12 @@ def train(
     console, startup = console or user_console(tireless=True), startup or Startup()
     warn = partial(tell_on, console)
     overrides = (*overrides, *output_dir_override(output_dir))
-    going_on = run_to_resume(source, overrides) if resume else None
-    twin = unfinished_twin(source, overrides, warn) if resume is None else None
-    checked = check(going_on.recipe if going_on else source, () if going_on else overrides)
-    if twin is not None and same_data(twin.run, checked.data.audit.as_dict()):
-        going_on = twin
-    elif twin is not None:
-        change = data_change(twin.run, checked.data.audit.as_dict())
-        warn(f"{twin.run.directory} is unfinished and of other data ({change}); a new run begins")
-    elif going_on is not None:
-        require_same_data(going_on.run, checked.data.audit.as_dict())
+    checked, going_on = _check_and_find(source, overrides, resume, warn)
     resumed = going_on.run if going_on else None
     startup.done("check")
     output = Path(checked.recipe.output_dir)
     require_address_space()
     require_disk(checked.plan.disk, resumed or Run(Run.next_directory(output)))
-    if resume is None and twin is None:
-        require_still_none(source, overrides)
     with disk_told(output):
         run = resumed or Run.create(output, checked.recipe.to_yaml())
     console.print(report.opening(checked, run, resumed=resumed is not None))
@@ -101,6 +90,28 @@ def train(
         raise
     console.print(report.closing(run.directory))
     return run
+
+
+def _check_and_find(
+    source: Path | str | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str],
+    resume: bool | None,
+    warn: Callable[[str], None],
+) -> tuple[CheckReport, GoingOn | None]:
+    """(the recipe checked, the run to go on with or None for a new one), as `train` tells of `resume`."""
+    going_on = run_to_resume(source, overrides) if resume else None
+    twin = unfinished_twin(source, overrides, warn) if resume is None else None
+    checked = check(going_on.recipe if going_on else source, () if going_on else overrides)
+    audit = checked.data.audit.as_dict()
+    if going_on is not None:
+        require_same_data(going_on.run, audit)
+    elif twin is not None and same_data(twin.run, audit):
+        going_on = twin
+    elif twin is not None:
+        warn(f"{twin.run.directory} is unfinished and of other data ({data_change(twin.run, audit)}); a new run begins")
+    elif resume is None:
+        require_still_none(source, overrides)
+    return checked, going_on
 
 
 def _train_and_export(
