@@ -172,7 +172,8 @@ def keep_start(
         ):
             known = replace(known, model_name=base.model_name)  # the model's folder was moved
         known.require_same(base)
-        write_start(run.start_path, begun | start | {"base": known.as_dict()})
+        begun = {} if "recipe" in start else begun
+        write_start(run.start_path, {**start, "base": known.as_dict(), **begun})
         return with_changes(start["arguments"], run)
     write_start(run.start_path, {"arguments": dict(arguments), "base": base.as_dict(), **begun})
     return dict(arguments)

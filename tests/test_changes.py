@@ -268,6 +268,9 @@ def begun(recipe: dict[str, Any], tmp_path: Path) -> Run:
 
 def test_the_recipe_in_a_runs_folder_is_no_back_door(begun: Run) -> None:
     assert run_to_resume(begun.directory, ()).changes == ()
+    as_begun = begun.start_path.read_bytes()
+    keep_start(begun, {}, BaseIdentity("m", None, {}), resumed=True, recipe=fastft.load_recipe(begun.recipe_path))
+    assert begun.start_path.read_bytes() == as_begun
     _edited(begun, learning_rate=0.1, max_steps=5)
     with pytest.raises(RecipeError) as refused:
         run_to_resume(begun.directory, ())

@@ -152,7 +152,10 @@ def _unproven(found: dict[str, Any], phase: str) -> dict[str, Any]:
     if phase == "verifying":
         return found
     kept = {name: value for name, value in found.items() if not name.endswith("verification.json")}
-    return kept | {"recipe.yaml": found["recipe.yaml"].replace("verify: true", "verify: false")}
+    start = {name: value for name, value in found["start.json"].items() if name != "sha256"}
+    start["recipe"] = start["recipe"].replace("verify: true", "verify: false")
+    unproven = found["recipe.yaml"].replace("verify: true", "verify: false")
+    return kept | {"recipe.yaml": unproven, "start.json": start}
 
 
 def _logged(run: Path) -> int:
