@@ -195,8 +195,8 @@ def _note(run: Run, recipe: Recipe, changes: Sequence[Change]) -> None:
     }
     start.setdefault("changed", []).append(entry)
     start["recipe"] = without_place(recipe)
+    start["arguments"] = _with(start["arguments"], recipe.as_dict())
     write_start(run.start_path, start)
-    write_start(run.start_path, start | {"arguments": with_changes(start["arguments"], run)})
 
 
 def _user() -> str:
@@ -208,7 +208,11 @@ def _user() -> str:
 
 def with_changes(arguments: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """The arguments that a run began with, and what its recipe says now of those that may be others."""
-    given = _recipe_of(run).get("training") or {}
+    return _with(arguments, _recipe_of(run))
+
+
+def _with(arguments: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    given = recipe.get("training") or {}
     return {**arguments, **{key: given[key] for key in _free(given)}}
 
 

@@ -216,7 +216,8 @@ def write_start(path: Path, start: Mapping[str, Any]) -> None:
 
 
 def _digest(start: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(start, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    plain = json.loads(json.dumps(start))  # as it will be read: every key is text, which decides their order
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def read_audit(path: Path) -> dict[str, Any]:

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LAST_WORDS = 2.0  # seconds that these may take, to a terminal that is held up, say
-_ECHO = (
-    0.5  # seconds in which the same signal counts once: told to a group, it also comes from `uv run`, which hands it on
-)
+_ECHO = 0.5  # seconds in which the same signal counts once: `uv run` hands on what all of its group are told
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from fastft.own_code import keep_code
 from fastft.recipe.schema import Recipe
 from fastft.resume import keep_start, run_to_resume, unfinished_twin
 from fastft.run import Run
+from fastft.run_files import read_start, write_start
 from tests.short_runs import recipe_of, train, write_chats
 
 STEPS = 6
@@ -321,3 +322,10 @@ def test_one_begun_while_this_one_read_its_data_is_seen(
     with begun, pytest.raises(TrainingError, match="run is being trained now by the same recipe"):
         fastft.train(recipe, console=Console(file=io.StringIO()))
     assert not (tmp_path / "run-2").exists()
+
+
+def test_arguments_of_any_keys_are_known_again(tmp_path: Path) -> None:
+    path = tmp_path / "start.json"
+    start = {"arguments": {"schedule": {10: 0.1, 9: 1e-5}, "name": "é", "top": float("inf")}, "base": BASE}
+    write_start(path, start)
+    assert read_start(path)["arguments"]["schedule"] == {"10": 0.1, "9": 1e-5}
